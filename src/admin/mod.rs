@@ -1,0 +1,1 @@
+//! Admin: the state of the run -> status and health over HTTP.

@@ -1,0 +1,105 @@
+//! Config: files, environment and flags -> `Config`, the settings of every room.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::units::{Bytes, Span};
+
+/// Which server is driven. Each speaks an API of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ServerKind {
+    Ollama,
+    LlamaServer,
+}
+
+/// Everything that is set from outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    pub server: ServerConfig,
+    pub gateway: GatewayConfig,
+    pub admin: AdminConfig,
+    /// The policy file; without one a ladder is made of what the server has.
+    pub policy: Option<PathBuf>,
+    pub tell: TellConfig,
+    pub pretend: Option<Pretend>,
+    /// How long replies in flight may take to finish when we are asked to stop.
+    pub stop_grace: Span,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct ServerConfig {
+    /// Where it listens; looked for on this machine when absent.
+    pub url: Option<String>,
+    /// What it is; asked of the server when absent.
+    pub kind: Option<ServerKind>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GatewayConfig {
+    pub listen: SocketAddr,
+    /// The names under which clients ask for whatever rung serves.
+    pub alias: Vec<String>,
+    /// Whether everybody who can reach the listener may call it (a compose network); needed beyond loopback when there
+    /// is no token.
+    pub trusted_network: bool,
+    /// A file whose first line callers must send as bearer token.
+    pub token_file: Option<PathBuf>,
+    /// Host names accepted beside the loopback ones.
+    pub hosts: Vec<String>,
+    pub hold: HoldConfig,
+    /// The largest request body.
+    pub body_max: Bytes,
+}
+
+/// Bounds on requests that wait for a switch to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HoldConfig {
+    pub count_max: u32,
+    pub bytes_max: Bytes,
+    pub age_max: Span,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdminConfig {
+    pub listen: SocketAddr,
+    pub token_file: Option<PathBuf>,
+    pub hosts: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct TellConfig {
+    /// The persona file; the plain built-in one when absent.
+    pub persona: Option<PathBuf>,
+    pub webhooks: Vec<WebhookConfig>,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+pub struct WebhookConfig {
+    /// A secret: whoever knows it can post. Never logged.
+    pub url: String,
+    pub format: WebhookFormat,
+    /// Whether it may be an address of this machine or of a private network.
+    pub allow_private: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WebhookFormat {
+    Discord,
+    Generic,
+}
+
+/// Treat the machine as one of this size on which nothing else ran at the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pretend {
+    pub memory: Bytes,
+}
+
+impl std::fmt::Debug for WebhookConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WebhookConfig").field("url", &"<secret>").field("format", &self.format).finish_non_exhaustive()
+    }
+}

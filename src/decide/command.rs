@@ -1,0 +1,57 @@
+//! Commands: everything the Controller may ask for, in the imperative, each with its reason.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::notice::Notice;
+use super::reason::Reason;
+use crate::policy::Rung;
+
+/// The closed set of what the Controller asks the rest of the program to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Command {
+    /// Read the machine now. Answered by `Sampled`.
+    TakeSample { reason: Reason },
+    /// Load this rung and keep it. Answered by `LoadDone` or `LoadFailed`.
+    Load { rung: Arc<Rung>, reason: Reason },
+    /// Give up a load that is under way; it is not answered any more, and what came up all the same is unloaded.
+    CancelLoad { rung: Arc<Rung>, reason: Reason },
+    /// Unload this rung. Only ever sent for a rung whose gate is closed and empty. Answered by `UnloadDone` or
+    /// `UnloadFailed`.
+    Unload { rung: Arc<Rung>, reason: Reason },
+    /// Ask this rung for one token. Answered by `CheckDone` or `CheckFailed`.
+    Check { rung: Arc<Rung>, reason: Reason },
+    /// Open this rung's gate and send new requests there.
+    Publish { rung: Arc<Rung>, reason: Reason },
+    /// Admit no more requests to this rung. Answered by `Drained` when its last reply has ended, at once if there is
+    /// none.
+    Close { rung: Arc<Rung>, reason: Reason },
+    /// End the replies of this closed rung with their API's error.
+    Cut { rung: Arc<Rung>, reason: Reason },
+    /// Give this rung back to the server's own care: its default keep-alive holds again.
+    Release { rung: Arc<Rung>, reason: Reason },
+    /// Tell people.
+    Notify { notice: Notice, reason: Reason },
+    /// Nothing is left to do: end.
+    Exit { reason: Reason },
+}
+
+impl Command {
+    pub fn reason(&self) -> &Reason {
+        match self {
+            Command::TakeSample { reason }
+            | Command::Load { reason, .. }
+            | Command::CancelLoad { reason, .. }
+            | Command::Unload { reason, .. }
+            | Command::Check { reason, .. }
+            | Command::Publish { reason, .. }
+            | Command::Close { reason, .. }
+            | Command::Cut { reason, .. }
+            | Command::Release { reason, .. }
+            | Command::Notify { reason, .. }
+            | Command::Exit { reason } => reason,
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! Notices: what people are told, as facts. The words are the persona's, in `tell`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::classify::Pool;
+use crate::units::{Bytes, Span};
+
+/// Something that a person should know. Only ever about getting less, or about what would help.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Notice {
+    /// A smaller model serves now.
+    Downgraded { from: String, to: String, missing: Bytes, pool: Pool },
+    /// Not even the smallest rung fits properly: help is asked for. `wanted` is the rung that would come back first.
+    ResourcesWanted { serving: Option<String>, wanted: String, missing: Bytes, pool: Pool },
+    /// For a day it has been less than this machine may aim for: what would have to be free for the better rung.
+    Suggested { serving: Option<String>, wanted: String, missing: Bytes, pool: Pool, below_for: Span },
+    /// A model could not be loaded.
+    LoadFailed { rung: String, why: String, serving: Option<String> },
+}
+
+impl Notice {
+    /// The event's name, as persona files and payloads write it.
+    pub fn event(&self) -> &'static str {
+        match self {
+            Notice::Downgraded { .. } => "downgraded",
+            Notice::ResourcesWanted { .. } => "resources_wanted",
+            Notice::Suggested { .. } => "suggested",
+            Notice::LoadFailed { .. } => "load_failed",
+        }
+    }
+}

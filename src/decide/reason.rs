@@ -1,0 +1,120 @@
+//! Reasons: why a command was given, with what was measured, which threshold was met and what was predicted.
+//!
+//! Log, notice, status and recording print this same value, so that they cannot tell different stories.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::classify::{Level, Pool};
+use crate::units::{Bytes, Permille, Span};
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "why", rename_all = "snake_case")]
+pub enum Reason {
+    /// The next sample of the regular cadence, a second look at a threshold, or a look at what an act has done.
+    Cadence,
+    /// A pool's use met a threshold (or the ceiling), and `foreign` is what others hold of it.
+    Use {
+        pool: Pool,
+        level: Level,
+        used: Permille,
+        threshold: Permille,
+        foreign: Bytes,
+        ceiling: Bytes,
+    },
+    /// Programs waited for memory.
+    Stall {
+        level: Level,
+        stalled: Permille,
+        threshold: Permille,
+    },
+    /// This is what fits: the most others held for `calm`, and the rung's upper bound, stay below `limit`.
+    Fits {
+        pool: Pool,
+        foreign: Bytes,
+        footprint: Bytes,
+        limit: Bytes,
+        calm: Span,
+    },
+    /// No rung fits beside what others hold.
+    NothingFits {
+        pool: Pool,
+        foreign: Bytes,
+        smallest: Bytes,
+        ceiling: Bytes,
+    },
+    /// What the switch was for has vanished before anything was unloaded.
+    Vanished {
+        level: Level,
+    },
+    /// The replies in flight had this long to finish.
+    DeadlinePassed {
+        drain: Span,
+        in_flight: u32,
+    },
+    /// The server came back, or was just found, and holds this.
+    ServerFound {
+        version: String,
+        holds: Vec<String>,
+    },
+    /// The rung could not be loaded, or did not answer when it was.
+    LoadFailed {
+        rung: String,
+        error: String,
+    },
+    /// The load took longer than it may, and nothing moved.
+    LoadStalled {
+        rung: String,
+        after: Span,
+    },
+    /// The server no longer lists a model that it held for us.
+    ModelVanished {
+        model: String,
+    },
+    PolicyChanged,
+    /// It has been less than this machine may aim for, this long.
+    LongBelow {
+        below_for: Span,
+    },
+    Stopping,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reason::Cadence => write!(f, "it was time to look"),
+            Reason::Use { pool, level, used, threshold, foreign, ceiling } => write!(
+                f,
+                "{pool} use of {used} is {level} (at or over {threshold}): others hold {foreign}, the ceiling is {ceiling}"
+            ),
+            Reason::Stall { level, stalled, threshold } => {
+                write!(f, "programs waited for memory {stalled} of the time, which is {level} (at or over {threshold})")
+            }
+            Reason::Fits { pool, foreign, footprint, limit, calm } => write!(
+                f,
+                "it fits: others held at most {foreign} of {pool} over {calm}, and with up to {footprint} that stays within {limit}"
+            ),
+            Reason::NothingFits { pool, foreign, smallest, ceiling } => write!(
+                f,
+                "nothing fits: others hold {foreign} of {pool}, and the smallest rung's {smallest} would go over the ceiling of {ceiling}"
+            ),
+            Reason::Vanished { level } => write!(f, "the trouble has vanished: now {level}"),
+            Reason::DeadlinePassed { drain, in_flight } => {
+                write!(f, "{in_flight} replies were still in flight after {drain}")
+            }
+            Reason::ServerFound { version, holds } if holds.is_empty() => {
+                write!(f, "{version} answers and holds nothing")
+            }
+            Reason::ServerFound { version, holds } => write!(f, "{version} answers and holds {}", holds.join(", ")),
+            Reason::LoadFailed { rung, error } => write!(f, "{rung} could not be loaded: {error}"),
+            Reason::LoadStalled { rung, after } => write!(f, "{rung} was not loaded after {after}"),
+            Reason::ModelVanished { model } => write!(f, "the server no longer holds {model}"),
+            Reason::PolicyChanged => write!(f, "the policy was changed"),
+            Reason::LongBelow { below_for } => {
+                write!(f, "for {below_for} it has been less than this machine may aim for")
+            }
+            Reason::Stopping => write!(f, "we were asked to stop"),
+        }
+    }
+}

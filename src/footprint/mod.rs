@@ -1,0 +1,22 @@
+//! Footprint: what is known of a model -> how much of each pool it takes at most.
+//!
+//! Until footprints are computed from the model's metadata, the size of its file is all that is used.
+
+use serde::{Deserialize, Serialize};
+
+use crate::units::Bytes;
+
+/// What a loaded model takes at most: the upper bound, its error included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Footprint {
+    pub memory: Bytes,
+    pub vram: Bytes,
+}
+
+impl Footprint {
+    /// The bound from the size of the model's file alone: a fifth more for the context and buffers, and 300 MiB for the
+    /// process. It is for a model that is held in memory, not on a GPU.
+    pub fn from_file_size(size: Bytes) -> Self {
+        Footprint { memory: Bytes(size.0.saturating_add(size.0 / 5)) + Bytes::mib(300), vram: Bytes::ZERO }
+    }
+}

@@ -1,0 +1,1 @@
+//! Run: one task owns the Controller and joins the rooms.

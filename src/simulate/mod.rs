@@ -1,0 +1,1 @@
+//! Simulate: a world model that drives the Controller on virtual time -> what it did.

@@ -1,0 +1,1 @@
+//! Tell: a notice -> the persona's words -> each webhook's format.

@@ -1,8 +1,19 @@
 //! Classify: a policy, a sample and the ledger -> an assessment: who holds what, and how bad this one sample is.
+//!
+//! Our own models and everybody else's programs are told apart here, because only the others are load: whoever counts
+//! his own model as load runs from his own shadow, down and up again for ever. Everything in this room is a function of
+//! its arguments; what must be remembered is in the `Ledger`, which `decide` keeps.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+
+use crate::policy::{Policy, Pressure};
+use crate::sample::{ProcessMemory, Reading, Resident, Sample, Stall, own_memory};
+use crate::units::{Bytes, Permille};
+
+/// From here on a pool is worth watching.
+pub const WATCH: Permille = Permille::percent(70);
 
 /// A kind of memory that models and others share. A GPU with unified memory is the `ram` pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -22,7 +33,7 @@ impl fmt::Display for Pool {
     }
 }
 
-/// How bad one sample is.
+/// How bad it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Level {
@@ -45,3 +56,285 @@ impl fmt::Display for Level {
         })
     }
 }
+
+/// Where the figure for our own use came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OwnSource {
+    /// Read from the server's processes.
+    Measured,
+    /// Processes hidden: the upper bounds of what the server says is loaded.
+    Ledger,
+    /// Neither: the upper bounds of what we believe is loaded. Nothing climbs on such a figure.
+    Unknown,
+}
+
+/// What `decide` remembers and a single sample cannot tell.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ledger {
+    /// Every ladder model with the upper bound of what it takes, and whether we believe it to be loaded or loading.
+    pub models: Vec<LedgerModel>,
+    /// While a model is unloaded and until its memory is seen back: our own use as it was last measured before.
+    pub held: PoolAmounts,
+    /// During our own moves and shortly after: what foreign is taken to be.
+    pub frozen: PoolAmounts,
+    /// The serving rung's upper bound when it was chosen: at soft, our own use counts at most this much.
+    pub chosen: PoolAmounts,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LedgerModel {
+    pub model: String,
+    pub memory: Bytes,
+    pub vram: Bytes,
+    pub believed: bool,
+}
+
+/// An optional amount for each kind of pool; absent is not zero.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PoolAmounts {
+    pub memory: Option<Bytes>,
+    pub vram: Option<Bytes>,
+}
+
+impl PoolAmounts {
+    pub fn of(&self, pool: Pool) -> Option<Bytes> {
+        match pool {
+            Pool::Ram => self.memory,
+            Pool::Vram => self.vram,
+        }
+    }
+
+    pub fn set(&mut self, pool: Pool, amount: Option<Bytes>) {
+        match pool {
+            Pool::Ram => self.memory = amount,
+            Pool::Vram => self.vram = amount,
+        }
+    }
+}
+
+/// One pool at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolAssessment {
+    pub pool: Pool,
+    pub capacity: Bytes,
+    pub used: Bytes,
+    /// Our own use, with what is being unloaded and not yet seen back.
+    pub own: Bytes,
+    /// The same, of this sample alone.
+    pub own_now: Bytes,
+    pub own_source: OwnSource,
+    /// Used less own, of this sample alone.
+    pub foreign_now: Bytes,
+    /// The same, but what it was taken to be while our own moves blur it.
+    pub foreign: Bytes,
+    /// Up to here others and a rung's upper bound may go together.
+    pub ceiling: Bytes,
+}
+
+/// The worst that one sample shows, with the figures that show it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    pub level: Level,
+    pub cause: Option<Cause>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    Use { pool: Pool, used: Permille, threshold: Permille, foreign: Bytes, ceiling: Bytes },
+    Stall { stalled: Permille, threshold: Permille },
+}
+
+/// What one sample says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assessment {
+    pub ram: Option<PoolAssessment>,
+    /// `None` on a machine without a discrete GPU, and while one cannot be read (`blind`).
+    pub vram: Option<PoolAssessment>,
+    /// A pool that should be there could not be read: nothing climbs, and nothing proactive is done.
+    pub blind: bool,
+    /// From the use of the pools.
+    pub usage: Finding,
+    /// From time stalled on memory, together with its window.
+    pub stall: Finding,
+    pub stall_window: Option<u64>,
+}
+
+impl Assessment {
+    pub fn pool(&self, pool: Pool) -> Option<&PoolAssessment> {
+        match pool {
+            Pool::Ram => self.ram.as_ref(),
+            Pool::Vram => self.vram.as_ref(),
+        }
+    }
+
+    pub fn pools(&self) -> impl Iterator<Item = &PoolAssessment> {
+        self.ram.iter().chain(self.vram.iter())
+    }
+}
+
+/// How high others and a rung's upper bound may go together in a pool of this capacity.
+pub fn ceiling(policy: &Policy, pool: Pool, capacity: Bytes) -> Bytes {
+    let reserve = match pool {
+        Pool::Ram => policy.reserve.memory,
+        Pool::Vram => policy.reserve.vram,
+    };
+    capacity.saturating_sub(reserve).min(capacity.share(policy.pressure.soft.use_share))
+}
+
+/// Which tier a machine is of: the first whose needs it meets. Needs in memory are met by nine tenths of it, for a
+/// machine sold with 8 GiB shows 7.6. Without a match it is the last tier, and `false`.
+pub fn tier(policy: &Policy, memory: Bytes, cores: u32, vram: Bytes) -> (usize, bool) {
+    let enough = |have: Bytes, need: Option<Bytes>| need.is_none_or(|need| have >= need.share(Permille(900)));
+    let matched = policy.tiers.iter().position(|tier| {
+        let needs = tier.needs;
+        enough(memory, needs.memory) && enough(vram, needs.vram) && needs.cores.is_none_or(|need| cores >= need)
+    });
+    (matched.unwrap_or(policy.tiers.len() - 1), matched.is_some())
+}
+
+/// Who holds what in each pool, and the worst that this sample shows.
+pub fn classify(policy: &Policy, sample: &Sample, ledger: &Ledger) -> Assessment {
+    let ram = sample.ram.map(|reading| {
+        let measured = sample.runners.as_deref().map(own_memory);
+        assess(policy, Pool::Ram, reading, measured, sample, ledger)
+    });
+    let gpus: Option<Vec<Reading>> = sample.gpus.values().copied().collect();
+    let vram = gpus.as_ref().filter(|gpus| !gpus.is_empty()).map(|gpus| {
+        let reading = Reading {
+            capacity: gpus.iter().map(|gpu| gpu.capacity).sum(),
+            used: gpus.iter().map(|gpu| gpu.used).sum(),
+        };
+        let measured = sample.runners.as_deref().and_then(own_vram);
+        assess(policy, Pool::Vram, reading, measured, sample, ledger)
+    });
+    let mut usage = Finding::default();
+    for pool in ram.iter().chain(vram.iter()) {
+        usage = worse(usage, use_of(&policy.pressure, pool, ledger.chosen.of(pool.pool)));
+    }
+    if let Some(host) = sample.host_use.filter(|host| *host >= policy.pressure.emergency.use_share) {
+        usage = worse(usage, host_emergency(host, policy.pressure.emergency.use_share, ram.as_ref()));
+    }
+    Assessment {
+        blind: ram.is_none() || gpus.is_none(),
+        ram,
+        vram,
+        usage,
+        stall: sample.stall.map(|stall| stalled(&policy.pressure, stall)).unwrap_or_default(),
+        stall_window: sample.stall.map(|stall| stall.window),
+    }
+}
+
+fn assess(
+    policy: &Policy,
+    pool: Pool,
+    reading: Reading,
+    measured: Option<Bytes>,
+    sample: &Sample,
+    ledger: &Ledger,
+) -> PoolAssessment {
+    let (own_now, own_source) = own(pool, measured, sample.residents.as_deref(), ledger);
+    let own = own_now.max(ledger.held.of(pool).unwrap_or_default());
+    let foreign_now = reading.used.saturating_sub(own);
+    PoolAssessment {
+        pool,
+        capacity: reading.capacity,
+        used: reading.used,
+        own,
+        own_now,
+        own_source,
+        foreign_now,
+        foreign: ledger.frozen.of(pool).unwrap_or(foreign_now),
+        ceiling: ceiling(policy, pool, reading.capacity),
+    }
+}
+
+/// What of a pool is ours: measured, else by the ledger from what the server lists, else from what we believe.
+fn own(pool: Pool, measured: Option<Bytes>, residents: Option<&[Resident]>, ledger: &Ledger) -> (Bytes, OwnSource) {
+    let listed = |entry: &LedgerModel| match residents {
+        Some(residents) => residents.iter().any(|resident| resident.model == entry.model),
+        None => entry.believed,
+    };
+    let bound: Bytes = ledger.models.iter().filter(|entry| listed(entry)).map(|entry| entry.amount(pool)).sum();
+    match (measured, residents) {
+        // Models that are not on the ladder are others' even when the same server holds them.
+        (Some(measured), Some(residents)) if residents.iter().any(|resident| !ledger.knows(&resident.model)) => {
+            (measured.min(bound), OwnSource::Measured)
+        }
+        (Some(measured), _) => (measured, OwnSource::Measured),
+        (None, Some(_)) => (bound, OwnSource::Ledger),
+        (None, None) => (bound, OwnSource::Unknown),
+    }
+}
+
+impl Ledger {
+    fn knows(&self, model: &str) -> bool {
+        self.models.iter().any(|entry| entry.model == model)
+    }
+}
+
+impl LedgerModel {
+    fn amount(&self, pool: Pool) -> Bytes {
+        match pool {
+            Pool::Ram => self.memory,
+            Pool::Vram => self.vram,
+        }
+    }
+}
+
+/// What the server's processes hold of the GPUs, if the driver tells it of each of them.
+fn own_vram(runners: &[ProcessMemory]) -> Option<Bytes> {
+    runners.iter().map(|runner| runner.vram).sum()
+}
+
+/// The level of one pool's use. Hard and emergency count everything; at soft our own use counts at most what the rung
+/// was chosen for, so that our own growth is nobody's reason to leave.
+fn use_of(pressure: &Pressure, pool: &PoolAssessment, chosen: Option<Bytes>) -> Finding {
+    let share = pool.used.share_of(pool.capacity);
+    let counted = pool.foreign_now + pool.own.min(chosen.unwrap_or(pool.own));
+    let soft_share = counted.share_of(pool.capacity);
+    let (level, used, threshold) = if share >= pressure.emergency.use_share {
+        (Level::Emergency, share, pressure.emergency.use_share)
+    } else if share >= pressure.hard.use_share {
+        (Level::Hard, share, pressure.hard.use_share)
+    } else if soft_share >= pressure.soft.use_share {
+        (Level::Soft, soft_share, pressure.soft.use_share)
+    } else if counted > pool.ceiling {
+        (Level::Soft, soft_share, pool.ceiling.share_of(pool.capacity))
+    } else if share >= WATCH {
+        (Level::Watch, share, WATCH)
+    } else {
+        return Finding::default();
+    };
+    let cause = Cause::Use { pool: pool.pool, used, threshold, foreign: pool.foreign_now, ceiling: pool.ceiling };
+    Finding { level, cause: Some(cause) }
+}
+
+/// The real machine is full, whatever we pretend it to be.
+fn host_emergency(used: Permille, threshold: Permille, ram: Option<&PoolAssessment>) -> Finding {
+    let foreign = ram.map(|ram| ram.foreign_now).unwrap_or_default();
+    let ceiling = ram.map(|ram| ram.ceiling).unwrap_or_default();
+    Finding { level: Level::Emergency, cause: Some(Cause::Use { pool: Pool::Ram, used, threshold, foreign, ceiling }) }
+}
+
+/// The level of one window of stalls. Without reclaim in the same window it is not memory that was waited for.
+fn stalled(pressure: &Pressure, stall: Stall) -> Finding {
+    let levels =
+        [(Level::Emergency, &pressure.emergency), (Level::Hard, &pressure.hard), (Level::Soft, &pressure.soft)];
+    for (level, threshold) in levels {
+        for (stalled, threshold) in [(stall.full, threshold.stall_full), (stall.some, threshold.stall_some)] {
+            if let Some(threshold) = threshold.filter(|threshold| stall.reclaiming && stalled >= *threshold) {
+                return Finding { level, cause: Some(Cause::Stall { stalled, threshold }) };
+            }
+        }
+    }
+    Finding::default()
+}
+
+fn worse(one: Finding, other: Finding) -> Finding {
+    if other.level > one.level { other } else { one }
+}
+
+#[cfg(test)]
+mod tests;

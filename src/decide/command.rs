@@ -9,6 +9,9 @@ use super::reason::Reason;
 use crate::policy::Rung;
 
 /// The closed set of what the Controller asks the rest of the program to do.
+///
+/// Of `Load`, `Unload` and `Check` one is under way at a time: a later one takes the place of an earlier, whose answer
+/// is then not waited for any more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Command {

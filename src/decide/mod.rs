@@ -1,6 +1,18 @@
 //! Decide: samples, request events and time in -> commands out. The only room with memory.
 
-pub mod command;
 pub mod input;
-pub mod notice;
+pub mod command;
 pub mod reason;
+pub mod notice;
+pub mod controller;
+pub mod phase;
+pub mod timer;
+
+mod judge;
+mod cascade;
+mod fit;
+mod severity;
+mod peaks;
+
+#[cfg(test)]
+mod tests;

@@ -14,6 +14,11 @@ pub struct Footprint {
 }
 
 impl Footprint {
+    /// What two models take side by side.
+    pub fn with(&self, other: &Footprint) -> Footprint {
+        Footprint { memory: self.memory + other.memory, vram: self.vram + other.vram }
+    }
+
     /// The bound from the size of the model's file alone: a fifth more for the context and buffers, and 300 MiB for the
     /// process. It is for a model that is held in memory, not on a GPU.
     pub fn from_file_size(size: Bytes) -> Self {

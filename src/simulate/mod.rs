@@ -1,1 +1,61 @@
-//! Simulate: a world model that drives the Controller on virtual time -> what it did.
+//! Simulate: a machine, a timeline and a policy -> what the Controller did, on virtual time.
+//!
+//! It is the Controller of the running program that is driven here, with nothing left out: it asks for samples, is told
+//! when a load is done, and waits for memory that comes back later than the process that held it has gone.
+
+pub mod world;
+pub mod outcome;
+pub mod policy_test;
+
+use std::sync::Arc;
+
+use crate::decide::command::Command;
+use crate::decide::controller::{Adopt, Controller};
+use crate::decide::input::Input;
+use crate::decide::phase::Phase;
+use crate::policy::{Policy, TestMachine, TimelineEntry};
+use crate::units::{Moment, Span};
+use outcome::Outcome;
+use world::World;
+
+/// Runs a policy on a machine along a timeline, from 0 to `end`.
+pub fn run(policy: &Arc<Policy>, machine: &TestMachine, timeline: &[TimelineEntry], end: Span) -> Outcome {
+    let mut controller = Controller::new(Moment::START, Arc::clone(policy), Adopt::Ladder);
+    let mut world = World::new(policy, machine, timeline);
+    let mut outcome = Outcome::new(policy, machine);
+    let mut now = Moment::START;
+    for input in world.at_the_start() {
+        controller.handle_input(now, input);
+    }
+    let end = Moment::START + end;
+    loop {
+        carry_out(now, &mut controller, &mut world, &mut outcome);
+        let next = [world.next_event(), controller.poll_timeout()].into_iter().flatten().min();
+        let Some(next) = next.filter(|next| *next <= end) else { break };
+        outcome.pass(now, next, &world);
+        now = next.max(now);
+        while let Some(input) = world.take_event(now) {
+            controller.handle_input(now, input);
+        }
+        controller.handle_timeout(now);
+    }
+    outcome.pass(now, end, &world);
+    outcome
+}
+
+fn carry_out(now: Moment, controller: &mut Controller, world: &mut World, outcome: &mut Outcome) {
+    while let Some(command) = controller.poll_command() {
+        outcome.note(now, &command);
+        if let Command::TakeSample { .. } = command {
+            controller.handle_input(now, Input::Sampled(world.sample(now)));
+        } else {
+            world.carry_out(now, command);
+        }
+        if controller.status().phase == Phase::Asleep {
+            outcome.asleep(now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,173 @@
+//! Samples of a 10 GiB machine -> the assessment that is due to them.
+
+use super::*;
+use crate::policy::Rung;
+use crate::sample::{MappedFile, ResidentState};
+
+fn policy() -> Policy {
+    let rung = |name: &str| Rung { name: name.to_owned(), model: format!("{name}-model"), context: None };
+    Policy::for_ladder(vec![rung("large"), rung("small")]).unwrap()
+}
+
+fn ledger() -> Ledger {
+    let model = |name: &str, memory: u64, believed: bool| LedgerModel {
+        model: format!("{name}-model"),
+        memory: Bytes::gib(memory),
+        vram: Bytes::ZERO,
+        believed,
+    };
+    Ledger { models: vec![model("large", 5, true), model("small", 1, false)], ..Ledger::default() }
+}
+
+fn sample(used: Bytes) -> Sample {
+    Sample { ram: Some(Reading { capacity: Bytes::gib(10), used }), ..Sample::default() }
+}
+
+fn runner(anonymous: Bytes) -> ProcessMemory {
+    ProcessMemory { pid: 2, anonymous, shared: Bytes::ZERO, file: Bytes::ZERO, weights: Vec::new(), vram: None }
+}
+
+fn resident(model: &str) -> Resident {
+    Resident { model: model.to_owned(), state: ResidentState::Loaded, context: None }
+}
+
+fn ram(sample: &Sample, ledger: &Ledger) -> PoolAssessment {
+    classify(&policy(), sample, ledger).ram.unwrap()
+}
+
+#[test]
+fn own_is_measured_else_listed_else_believed() {
+    let mut sample = sample(Bytes::gib(7));
+    let believed = ram(&sample, &ledger());
+    assert_eq!((believed.own, believed.own_source), (Bytes::gib(5), OwnSource::Unknown));
+
+    sample.residents = Some(vec![resident("small-model")]);
+    let listed = ram(&sample, &ledger());
+    assert_eq!((listed.own, listed.own_source), (Bytes::gib(1), OwnSource::Ledger));
+
+    sample.runners = Some(vec![runner(Bytes::gib(4))]);
+    let measured = ram(&sample, &ledger());
+    assert_eq!((measured.own, measured.own_source), (Bytes::gib(4), OwnSource::Measured));
+    assert_eq!(measured.foreign, Bytes::gib(3));
+}
+
+#[test]
+fn mapped_weights_are_own_and_counted_once() {
+    let mut one = runner(Bytes::mib(256));
+    one.file = Bytes::gib(3);
+    one.weights = vec![MappedFile { inode: 9, size: Bytes::gib(2) }];
+    let mut sample = sample(Bytes::gib(6));
+    sample.runners = Some(vec![one.clone(), one]);
+    assert_eq!(ram(&sample, &ledger()).own, Bytes::mib(512) + Bytes::gib(2));
+}
+
+#[test]
+fn a_model_of_the_same_server_that_is_no_rung_counts_as_foreign() {
+    let mut sample = sample(Bytes::gib(9));
+    sample.runners = Some(vec![runner(Bytes::gib(7))]);
+    sample.residents = Some(vec![resident("large-model"), resident("someone-elses")]);
+    assert_eq!(ram(&sample, &ledger()).foreign, Bytes::gib(4));
+}
+
+#[test]
+fn what_is_being_unloaded_counts_as_own_until_its_memory_is_back() {
+    let mut sample = sample(Bytes::gib(7));
+    sample.runners = Some(vec![runner(Bytes::ZERO)]);
+    let mut ledger = ledger();
+    assert_eq!(ram(&sample, &ledger).foreign, Bytes::gib(7));
+    ledger.held.memory = Some(Bytes::gib(5));
+    assert_eq!(ram(&sample, &ledger).foreign, Bytes::gib(2));
+}
+
+#[test]
+fn the_level_follows_use_and_the_ceiling() {
+    let level = |mib: u64| {
+        let mut sample = sample(Bytes::mib(mib));
+        sample.runners = Some(vec![runner(Bytes::gib(1))]);
+        classify(&policy(), &sample, &ledger()).usage.level
+    };
+    let levels = [6000, 7200, 8192, 9216, 9933].map(level);
+    assert_eq!(levels, [Level::Calm, Level::Watch, Level::Soft, Level::Hard, Level::Emergency]);
+}
+
+#[test]
+fn a_reserve_above_a_fifth_lowers_the_ceiling_and_with_it_soft() {
+    let mut policy = policy();
+    policy.reserve.memory = Bytes::gib(4);
+    let mut sample = sample(Bytes::mib(6200));
+    sample.runners = Some(vec![]);
+    assert_eq!(classify(&policy, &sample, &ledger()).usage.level, Level::Soft);
+}
+
+#[test]
+fn at_soft_our_own_growth_does_not_count_but_at_hard_it_does() {
+    let mut ledger = ledger();
+    ledger.chosen.memory = Some(Bytes::gib(5));
+    let level = |used: Bytes, own: Bytes| {
+        let mut sample = sample(used);
+        sample.runners = Some(vec![runner(own)]);
+        classify(&policy(), &sample, &ledger).usage.level
+    };
+    assert_eq!(level(Bytes::mib(8400), Bytes::mib(6400)), Level::Watch);
+    assert_eq!(level(Bytes::mib(8400), Bytes::mib(5000)), Level::Soft);
+    assert_eq!(level(Bytes::mib(9400), Bytes::mib(7400)), Level::Hard);
+}
+
+#[test]
+fn stalls_count_only_with_reclaim() {
+    let mut sample = sample(Bytes::gib(5));
+    let stall = |some: u32, full: u32, reclaiming: bool| Stall {
+        some: Permille::percent(some),
+        full: Permille::percent(full),
+        reclaiming,
+        window: 1,
+    };
+    let mut level = |stall: Stall| {
+        sample.stall = Some(stall);
+        classify(&policy(), &sample, &ledger()).stall.level
+    };
+    assert_eq!(level(stall(12, 0, false)), Level::Calm);
+    assert_eq!(level(stall(12, 0, true)), Level::Soft);
+    assert_eq!(level(stall(50, 25, true)), Level::Hard);
+    assert_eq!(level(stall(60, 45, true)), Level::Emergency);
+}
+
+#[test]
+fn a_reading_that_is_absent_is_blind_and_not_zero() {
+    let none = classify(&policy(), &Sample::default(), &ledger());
+    assert!(none.blind && none.ram.is_none());
+    let mut sample = sample(Bytes::gib(1));
+    sample.gpus.insert("0".to_owned(), None);
+    let gpu = classify(&policy(), &sample, &ledger());
+    assert!(gpu.blind && gpu.vram.is_none());
+}
+
+#[test]
+fn the_real_machines_emergency_counts_while_we_pretend() {
+    let mut sample = sample(Bytes::gib(1));
+    sample.host_use = Some(Permille::percent(96));
+    assert_eq!(classify(&policy(), &sample, &ledger()).usage.level, Level::Calm);
+    sample.host_use = Some(Permille::percent(98));
+    assert_eq!(classify(&policy(), &sample, &ledger()).usage.level, Level::Emergency);
+}
+
+#[test]
+fn the_first_tier_whose_needs_are_met_is_taken_and_an_8_gib_laptop_shows_less() {
+    let mut policy = policy();
+    policy.tiers = vec![
+        crate::policy::Tier {
+            name: "high".to_owned(),
+            needs: crate::policy::Needs { memory: Some(Bytes::gib(8)), cores: Some(6), vram: None },
+            best: 0,
+        },
+        crate::policy::Tier {
+            name: "low".to_owned(),
+            needs: crate::policy::Needs { memory: Some(Bytes::gib(2)), cores: Some(2), vram: None },
+            best: 1,
+        },
+    ];
+    assert_eq!(tier(&policy, Bytes::mib(7700), 8, Bytes::ZERO), (0, true));
+    assert_eq!(tier(&policy, Bytes::mib(7000), 8, Bytes::ZERO), (1, true));
+    assert_eq!(tier(&policy, Bytes::gib(16), 4, Bytes::ZERO), (1, true));
+    assert_eq!(tier(&policy, Bytes::gib(1), 1, Bytes::ZERO), (1, false));
+}

@@ -1,0 +1,411 @@
+//! The Controller: inputs and time in -> commands out, and the next moment at which it wants to be woken.
+//!
+//! Sans I/O: it has no clock, starts nothing and cannot fail. `judge` says when to switch and to what, `cascade` walks
+//! the steps of a switch; both are parts of this one type and speak to the world only by `self.commands`.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use super::command::Command;
+use super::fit::Room;
+use super::input::{Input, Machine, ServerFacts};
+use super::peaks::Peaks;
+use super::phase::{Phase, Switch};
+use super::reason::Reason;
+use super::severity::Severity;
+use super::timer::{Timer, TimerTable};
+use crate::classify::{Assessment, Cause, Ledger, LedgerModel, Level, OwnSource, Pool, PoolAmounts, classify, tier};
+use crate::footprint::Footprint;
+use crate::policy::{Policy, Rung};
+use crate::sample::{Resident, Sample, Traffic};
+use crate::units::{Bytes, Moment, Span};
+
+/// How long after our own moves foreign is still taken to be at least what it was.
+const FREEZE_AFTER: Span = Span::seconds(10);
+/// A rise of foreign during our own moves is believed when a reading this much later shows it too.
+const CONFIRM_AFTER: Span = Span::ms(100);
+/// Sampling: no faster, no slower.
+const SAMPLE_MIN: Span = Span::ms(100);
+const SAMPLE_MAX: Span = Span::seconds(1);
+/// The fastest that a pool is assumed to fill: 6 GiB/s for memory, 10 GiB/s for GPU memory.
+const FILL_RAM: Bytes = Bytes::gib(6);
+const FILL_VRAM: Bytes = Bytes::gib(10);
+/// Without a sample for this long we are blind.
+const BLIND_AFTER: Span = Span::seconds(5);
+/// Samples before the first decision: use is believed when it was seen twice.
+const SAMPLES_FIRST: u32 = 2;
+
+/// Which ladder models that are found loaded are ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Adopt {
+    /// All of them: the owner's policy names them.
+    Ladder,
+    /// Only what we loaded, or what serves through us: nobody wrote a policy.
+    OwnLoads,
+}
+
+/// What has been learned about climbing to one rung.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Damping {
+    /// Climbs that did not last.
+    pub failed_climbs: u32,
+    /// Loads that failed in a row, and until when it is not tried again.
+    pub failed_loads: u32,
+    pub not_before: Option<Moment>,
+    /// What others held (60-s peak) when it was left for a reason that was not bytes.
+    pub left_at_foreign: Option<Bytes>,
+}
+
+/// The brain. See the room's page for the words.
+#[derive(Debug)]
+pub struct Controller {
+    pub(super) policy: Arc<Policy>,
+    pub(super) next_policy: Option<Arc<Policy>>,
+    pub(super) adopt: Adopt,
+    pub(super) machine: Option<Machine>,
+    pub(super) tier: usize,
+    pub(super) server: Option<ServerFacts>,
+    pub(super) phase: Phase,
+    pub(super) serving: Option<Arc<Rung>>,
+    pub(super) serving_since: Moment,
+    /// The serving rung was climbed to, and not merely found or loaded first.
+    pub(super) climbed: bool,
+    pub(super) switch: Option<Switch>,
+    pub(super) timers: TimerTable,
+    pub(super) ledger: Ledger,
+    pub(super) freeze_ends: Option<Moment>,
+    rise: [Option<(Moment, Bytes)>; 2],
+    peaks: [Peaks; 2],
+    pub(super) severity: Severity,
+    pub(super) stalls_masked_until: Moment,
+    pub(super) damping: BTreeMap<String, Damping>,
+    /// The last trouble, switch or blindness: stable time counts from here.
+    pub(super) calm_from: Moment,
+    pub(super) busy_at: Moment,
+    pub(super) traffic: Traffic,
+    pub(super) latest: Assessment,
+    pub(super) residents: Option<Vec<Resident>>,
+    pub(super) samples_seen: u32,
+    pub(super) blind: bool,
+    pub(super) server_down: bool,
+    /// The serving rung is missing from, or a stray is in, what the server lists.
+    pub(super) vanished_since: Option<Moment>,
+    pub(super) stray: Option<(String, Moment)>,
+    pub(super) cleared_at: BTreeMap<String, Moment>,
+    /// On the way down nothing better than this index is chosen.
+    pub(super) floor: usize,
+    pub(super) asleep_hold: Span,
+    pub(super) woken_at: Option<Moment>,
+    pub(super) wake_rule_since: Option<Moment>,
+    pub(super) room_asked_for: bool,
+    pub(super) below_since: Option<Moment>,
+    pub(super) suggested_at: Option<Moment>,
+    pub(super) waits_for_idle: bool,
+    pub(super) stopping: bool,
+    pub(super) commands: VecDeque<Command>,
+}
+
+/// What is shown of the Controller: to `/status`, and to whoever asks why nothing happens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    pub phase: Phase,
+    pub rung: Option<Arc<Rung>>,
+    pub tier: String,
+    pub severity: Level,
+    pub blind: bool,
+    pub server_down: bool,
+    /// A better rung fits, but both do not, and somebody is always asking something.
+    pub waits_for_idle: bool,
+    pub assessment: Assessment,
+    pub traffic: Traffic,
+}
+
+impl Controller {
+    pub fn new(now: Moment, policy: Arc<Policy>, adopt: Adopt) -> Self {
+        let tier = policy.tiers.len() - 1;
+        let mut controller = Controller {
+            policy,
+            next_policy: None,
+            adopt,
+            machine: None,
+            tier,
+            server: None,
+            phase: Phase::Starting,
+            serving: None,
+            serving_since: now,
+            climbed: false,
+            switch: None,
+            timers: TimerTable::default(),
+            ledger: Ledger::default(),
+            freeze_ends: None,
+            rise: [None; 2],
+            peaks: [Peaks::default(), Peaks::default()],
+            severity: Severity::default(),
+            stalls_masked_until: now,
+            damping: BTreeMap::new(),
+            calm_from: now,
+            busy_at: now,
+            traffic: Traffic::default(),
+            latest: Assessment::default(),
+            residents: None,
+            samples_seen: 0,
+            blind: false,
+            server_down: false,
+            vanished_since: None,
+            stray: None,
+            cleared_at: BTreeMap::new(),
+            floor: 0,
+            asleep_hold: super::judge::ASLEEP_HOLD_MIN,
+            woken_at: None,
+            wake_rule_since: None,
+            room_asked_for: false,
+            below_since: None,
+            suggested_at: None,
+            waits_for_idle: false,
+            stopping: false,
+            commands: VecDeque::new(),
+        };
+        controller.take_sample(now);
+        controller
+    }
+
+    /// Takes in one thing that happened. Then call `poll_command` until it is empty, and `poll_timeout`.
+    pub fn handle_input(&mut self, now: Moment, input: Input) {
+        match input {
+            Input::MachineFound(machine) => self.machine_found(machine),
+            Input::ServerUp(facts) => self.server_up(now, facts),
+            Input::ServerDown { .. } => self.server_is_down(now),
+            Input::Sampled(sample) => self.sampled(now, sample),
+            Input::LoadDone { rung } => self.load_done(now, &rung),
+            Input::LoadFailed { rung, why } | Input::CheckFailed { rung, why } => self.load_failed(now, &rung, why),
+            Input::UnloadDone { rung } => self.unload_done(now, &rung),
+            Input::UnloadFailed { rung, .. } => self.unload_failed(now, &rung),
+            Input::CheckDone { rung } => self.check_done(now, &rung),
+            Input::Drained { rung } => self.drained(now, &rung),
+            Input::PolicyChanged(policy) => self.policy_changed(now, policy),
+            Input::StopRequested => self.stop_requested(now),
+        }
+    }
+
+    /// Takes in that it has become `now`. Call it when `poll_timeout` is due; calling it early does nothing.
+    pub fn handle_timeout(&mut self, now: Moment) {
+        while let Some(timer) = self.timers.expire(now) {
+            match timer {
+                Timer::NextSample => self.take_sample(now),
+                Timer::SampleOverdue => self.blind = true,
+                Timer::Reconcile => self.reconcile(now),
+                Timer::Drain => self.drain_expired(now),
+                Timer::Unload => self.unload_expired(now),
+                Timer::Verify => self.memory_is_back(now),
+                Timer::Load => self.load_expired(now),
+                Timer::Check => self.check_expired(now),
+            }
+        }
+    }
+
+    /// The next thing to do, oldest first; `None` when there is nothing more.
+    #[must_use]
+    pub fn poll_command(&mut self) -> Option<Command> {
+        self.commands.pop_front()
+    }
+
+    /// When `handle_timeout` is to be called next; `None` while a sample is on its way and nothing else is waited for.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Moment> {
+        self.timers.next()
+    }
+
+    pub fn status(&self) -> Status {
+        Status {
+            phase: self.phase,
+            rung: self.serving.clone(),
+            tier: self.policy.tiers[self.tier].name.clone(),
+            severity: self.severity.level,
+            blind: self.blind,
+            server_down: self.server_down,
+            waits_for_idle: self.waits_for_idle,
+            assessment: self.latest.clone(),
+            traffic: self.traffic,
+        }
+    }
+
+    fn take_sample(&mut self, now: Moment) {
+        self.timers.stop(Timer::NextSample);
+        self.timers.set(Timer::SampleOverdue, now + BLIND_AFTER);
+        self.commands.push_back(Command::TakeSample { reason: Reason::Cadence });
+    }
+
+    fn machine_found(&mut self, machine: Machine) {
+        self.machine = Some(machine);
+        self.tier = tier(&self.policy, machine.memory, machine.cores, machine.vram).0;
+    }
+
+    pub(super) fn apply_policy(&mut self, policy: Arc<Policy>) {
+        self.policy = policy;
+        if let Some(machine) = self.machine {
+            self.machine_found(machine);
+        }
+        self.damping.clear();
+        self.refresh_ledger();
+    }
+
+    /// Writes down what is believed to be loaded, and what it may take.
+    pub(super) fn refresh_ledger(&mut self) {
+        let switch = self.switch.as_ref();
+        let leaving = switch.and_then(|switch| switch.leaving.clone());
+        let incoming = switch.filter(|_| matches!(self.phase, Phase::Loading | Phase::Checking));
+        let incoming = incoming.and_then(|switch| switch.incoming.clone());
+        let believed: Vec<Arc<Rung>> = [self.serving.clone(), leaving, incoming].into_iter().flatten().collect();
+        let entry = |rung: &Arc<Rung>| {
+            let footprint = self.footprint(rung).unwrap_or_default();
+            LedgerModel {
+                model: rung.model.clone(),
+                memory: footprint.memory,
+                vram: footprint.vram,
+                believed: believed.iter().any(|other| other.model == rung.model),
+            }
+        };
+        let mut models: Vec<LedgerModel> = self.policy.ladder.iter().chain(&believed).map(entry).collect();
+        models.sort_by(|one, other| one.model.cmp(&other.model));
+        models.dedup_by(|one, other| one.model == other.model);
+        let bound = |pick: fn(&LedgerModel) -> Bytes| -> Option<Bytes> {
+            let sum = models.iter().filter(|entry| entry.believed).map(pick).sum();
+            (sum > Bytes::ZERO).then_some(sum)
+        };
+        self.ledger.chosen = PoolAmounts { memory: bound(|entry| entry.memory), vram: bound(|entry| entry.vram) };
+        self.ledger.models = models;
+    }
+
+    pub(super) fn footprint(&self, rung: &Rung) -> Option<Footprint> {
+        self.server.as_ref()?.models.get(&rung.model).copied().flatten()
+    }
+
+    pub(super) fn index_of(&self, rung: &Rung) -> Option<usize> {
+        self.policy.ladder.iter().position(|other| other.model == rung.model && other.context == rung.context)
+    }
+
+    /// The pools with the most that others held of them over a window. `None` while a pool cannot be read.
+    pub(super) fn rooms(&self, now: Moment, window: Span) -> Option<Vec<Room>> {
+        let room = |pool: &crate::classify::PoolAssessment| {
+            let peak = self.peaks[pool.pool as usize].max(now, window);
+            Room::of(pool, peak.unwrap_or(pool.foreign).max(pool.foreign))
+        };
+        (!self.blind && self.latest.ram.is_some()).then(|| self.latest.pools().map(room).collect())
+    }
+
+    pub(super) fn own_is_known(&self) -> bool {
+        self.latest.pools().all(|pool| pool.own_source != OwnSource::Unknown)
+    }
+
+    pub(super) fn trouble(&self) -> Reason {
+        let level = self.severity.level;
+        match self.severity.cause {
+            Some(Cause::Use { pool, used, threshold, foreign, ceiling }) => {
+                Reason::Use { pool, level, used, threshold, foreign, ceiling }
+            }
+            Some(Cause::Stall { stalled, threshold }) => Reason::Stall { level, stalled, threshold },
+            None => Reason::Vanished { level },
+        }
+    }
+
+    fn sampled(&mut self, now: Moment, sample: Sample) {
+        self.timers.stop(Timer::SampleOverdue);
+        if sample.traffic.in_flight > 0
+            || sample.traffic.held > 0
+            || sample.traffic.admitted_total != self.traffic.admitted_total
+        {
+            self.busy_at = now;
+        }
+        self.traffic = sample.traffic;
+        self.latest = classify(&self.policy, &sample, &self.ledger);
+        self.residents = sample.residents;
+        self.samples_seen = self.samples_seen.saturating_add(1);
+        let was_blind = std::mem::replace(&mut self.blind, self.latest.blind);
+        let rising = self.thaw(now);
+        for pool in self.latest.pools() {
+            self.peaks[pool.pool as usize].push(now, pool.foreign);
+        }
+        let doubtful = self.severity.update(now, &self.latest, now < self.stalls_masked_until);
+        if self.severity.level >= Level::Soft || self.blind || was_blind {
+            self.calm_from = now;
+        }
+        self.schedule_sample(now, rising, doubtful);
+        self.judge(now);
+    }
+
+    /// Holds foreign where it was while our own moves blur it; true while a rise waits to be confirmed.
+    fn thaw(&mut self, now: Moment) -> bool {
+        if self.freeze_ends.is_some_and(|ends| now >= ends) {
+            self.freeze_ends = None;
+            self.ledger.frozen = PoolAmounts::default();
+            self.rise = [None; 2];
+        }
+        let mut waiting = false;
+        for pool in [self.latest.ram.as_mut(), self.latest.vram.as_mut()].into_iter().flatten() {
+            let Some(frozen) = self.ledger.frozen.of(pool.pool) else {
+                pool.foreign = pool.foreign_now;
+                continue;
+            };
+            let rise = &mut self.rise[pool.pool as usize];
+            if pool.foreign_now <= frozen || pool.own_source != OwnSource::Measured {
+                *rise = None;
+                continue;
+            }
+            match *rise {
+                Some((since, seen)) if now.since(since) >= CONFIRM_AFTER => {
+                    pool.foreign = seen.min(pool.foreign_now);
+                    self.ledger.frozen.set(pool.pool, Some(pool.foreign));
+                    *rise = Some((now, pool.foreign_now));
+                }
+                Some((since, seen)) => *rise = Some((since, seen.min(pool.foreign_now))),
+                None => *rise = Some((now, pool.foreign_now)),
+            }
+            waiting = true;
+        }
+        waiting
+    }
+
+    /// Foreign must not be taken for less, nor for more on one reading, while we move models ourselves.
+    pub(super) fn freeze(&mut self) {
+        self.freeze_ends = None;
+        for pool in [Pool::Ram, Pool::Vram] {
+            let foreign = self.latest.pool(pool).map(|pool| pool.foreign);
+            if self.ledger.frozen.of(pool).is_none() {
+                self.ledger.frozen.set(pool, foreign);
+            }
+        }
+    }
+
+    pub(super) fn thaw_later(&mut self, now: Moment) {
+        self.freeze_ends = Some(now + FREEZE_AFTER);
+    }
+
+    /// The sooner, the nearer a pool is to hard at the fastest that it is assumed to fill.
+    fn schedule_sample(&mut self, now: Moment, rising: bool, doubtful: bool) {
+        if doubtful {
+            return self.take_sample(now);
+        }
+        let hard = self.policy.pressure.hard.use_share;
+        let until_hard = |pool: &crate::classify::PoolAssessment| {
+            let rate = if pool.pool == Pool::Ram { FILL_RAM } else { FILL_VRAM };
+            let headroom = pool.capacity.share(hard).saturating_sub(pool.used);
+            Span((u128::from(headroom.0) * 1000 / u128::from(rate.0)) as u64)
+        };
+        let soonest = self.latest.pools().map(until_hard).min().unwrap_or(SAMPLE_MAX);
+        let watching = rising || matches!(self.phase, Phase::Verifying);
+        let span = if watching { SAMPLE_MIN } else { soonest.clamp(SAMPLE_MIN, SAMPLE_MAX) };
+        self.timers.set(Timer::NextSample, now + span);
+    }
+
+    pub(super) fn look_now(&mut self, now: Moment) {
+        self.take_sample(now);
+    }
+
+    pub(super) fn forget_samples(&mut self) {
+        self.samples_seen = 0;
+    }
+
+    pub(super) fn enough_seen(&self) -> bool {
+        self.samples_seen >= SAMPLES_FIRST && !self.blind && self.machine.is_some()
+    }
+}

@@ -1,0 +1,522 @@
+//! Judge: what the last sample means in the phase we are in -> whether a switch starts, and to what.
+//!
+//! Only severity starts a way down, and fit says where to; a way up starts when a better rung has fitted for the stable
+//! time. After a way up others would have to grow by the margin to cause a way down, and after a way down to shrink by
+//! it, so that constant load moves nothing.
+
+use std::sync::Arc;
+
+use super::command::Command;
+use super::controller::{Adopt, Controller, Damping};
+use super::fit::{Limit, Room, Shortage, amount, shortage};
+use super::notice::Notice;
+use super::peaks::HORIZON;
+use super::phase::{BREAK_FIRST, DRAIN_AND_UNLOAD, Kind, LOAD_ONLY, MAKE_FIRST, Phase, UNLOAD_ONLY};
+use super::reason::Reason;
+use super::timer::Timer;
+use crate::classify::{Cause, Level, Pool};
+use crate::footprint::Footprint;
+use crate::policy::{AtDeadline, Rung, WhenNothingFits};
+use crate::sample::ResidentState;
+use crate::units::{Bytes, Moment, Span};
+
+/// A rung is kept, or chosen on the way down, by the most that others held this long.
+const RECENT: Span = Span::seconds(60);
+/// What the server lists may lag behind what it does.
+const LISTING_LAG: Span = Span::seconds(3);
+/// How long a stray that was unloaded once is left alone when it comes back: somebody else wants it.
+const CONTESTED: Span = Span::minutes(10);
+/// A climb that lasted this long was no failure, whatever came before.
+const DWELL_FORGIVES: Span = Span::minutes(30);
+const STABLE_MAX: Span = HORIZON;
+/// Before leaving `Asleep` its rule must hold this long; doubled when emergency comes back soon.
+pub(super) const ASLEEP_HOLD_MIN: Span = Span::seconds(15);
+const ASLEEP_HOLD_MAX: Span = Span::minutes(10);
+const ASLEEP_RELAPSE: Span = Span::minutes(5);
+const SUGGEST_AFTER: Span = Span::hours(24);
+const SUGGEST_EVERY: Span = Span::hours(24 * 7);
+
+impl Controller {
+    pub(super) fn judge(&mut self, now: Moment) {
+        match self.phase {
+            Phase::Starting => {}
+            Phase::Reconciling => self.try_to_reconcile(now),
+            Phase::Steady => self.judge_steady(now),
+            Phase::Draining => self.judge_draining(now),
+            Phase::Verifying => self.judge_verifying(now),
+            Phase::Loading | Phase::Checking => self.judge_loading(now),
+            Phase::Unloading => {}
+            Phase::Asleep => self.judge_asleep(now),
+        }
+        self.judge_suggestion(now);
+    }
+
+    /// Two samples and the server's list, with nothing on it still loading, are enough to know where we stand.
+    fn try_to_reconcile(&mut self, now: Moment) {
+        let settled = self.residents.as_ref().is_some_and(|residents| {
+            residents.iter().all(|resident| resident.state == ResidentState::Loaded || !self.is_rung(&resident.model))
+        });
+        if self.enough_seen() && settled {
+            self.reconcile(now);
+        }
+    }
+
+    fn is_rung(&self, model: &str) -> bool {
+        self.policy.ladder.iter().any(|rung| rung.model == model)
+    }
+
+    /// The server's own list is the truth: what it holds and may be kept stays, the rest goes, and what is missing comes.
+    pub(super) fn reconcile(&mut self, now: Moment) {
+        self.timers.stop(Timer::Reconcile);
+        if !self.enough_seen() {
+            self.timers.set(Timer::Reconcile, now + Span::seconds(1));
+            return;
+        }
+        let held: Vec<Arc<Rung>> = self.policy.ladder.iter().filter(|rung| self.holds(rung)).map(Arc::clone).collect();
+        let reason = Reason::ServerFound {
+            version: self.server.as_ref().map(|facts| facts.version.clone()).unwrap_or_default(),
+            holds: held.iter().map(|rung| rung.model.clone()).collect(),
+        };
+        if let Some(rung) = held.iter().find(|rung| self.may_be_kept(now, rung)) {
+            self.serve(now, Arc::clone(rung), &reason);
+            self.settle(now);
+        } else if let Some(rung) = held.first().filter(|_| self.adopt == Adopt::Ladder) {
+            self.begin(now, Kind::Clear, reason, Some(Arc::clone(rung)), None, UNLOAD_ONLY);
+        } else {
+            self.begin_first(now);
+        }
+    }
+
+    /// Whether the server lists this rung as loaded, with the rung's context where both are told.
+    fn holds(&self, rung: &Rung) -> bool {
+        self.residents.iter().flatten().any(|resident| {
+            let same_context = rung.context.is_none() || resident.context.is_none() || rung.context == resident.context;
+            resident.model == rung.model && resident.state == ResidentState::Loaded && same_context
+        })
+    }
+
+    fn may_be_kept(&self, now: Moment, rung: &Rung) -> bool {
+        let Some(index) = self.index_of(rung) else { return false };
+        let Some(rooms) = self.rooms(now, RECENT) else { return true };
+        let fits = |limit| self.footprint(rung).is_none_or(|need| shortage(&rooms, &need, limit).is_none());
+        let smallest = index + 1 == self.policy.ladder.len();
+        let stays = smallest && self.policy.when_nothing_fits == WhenNothingFits::KeepSmallest;
+        index >= self.best_allowed() && (fits(Limit::Ceiling) || stays && self.severity.level < Level::Emergency)
+    }
+
+    pub(super) fn best_allowed(&self) -> usize {
+        self.policy.tiers[self.tier].best
+    }
+
+    /// Loads the best rung that fits now, or goes to sleep. For when nothing serves.
+    pub(super) fn begin_first(&mut self, now: Moment) {
+        let target = if self.floor > 0 { self.target_down(now, self.floor) } else { self.target_first(now, HORIZON) };
+        match target {
+            Some((index, reason)) => {
+                let rung = Arc::clone(&self.policy.ladder[index]);
+                self.begin(now, Kind::First, reason, None, Some(rung), LOAD_ONLY);
+            }
+            None => self.fall_asleep(now),
+        }
+    }
+
+    /// By the climbing rule on what has been seen; else the smallest, if it is to be kept and stays under hard.
+    fn target_first(&self, now: Moment, window: Span) -> Option<(usize, Reason)> {
+        let rooms = self.rooms(now, window)?;
+        let limit = Limit::Below(self.policy.upgrade.margin);
+        let best = (self.best_allowed()..self.policy.ladder.len()).find(|index| self.fits(now, *index, &rooms, limit));
+        let (index, limit) = match best {
+            Some(index) => (index, limit),
+            None => self.smallest_under_hard(now)?,
+        };
+        Some((index, self.it_fits(&rooms, index, limit, Span::ZERO)))
+    }
+
+    /// The best rung at `from` or below that fits beside what others held lately; else the smallest as above.
+    fn target_down(&self, now: Moment, from: usize) -> Option<(usize, Reason)> {
+        let rooms = self.rooms(now, RECENT)?;
+        let from = from.max(self.best_allowed());
+        let best = (from..self.policy.ladder.len()).find(|index| self.fits(now, *index, &rooms, Limit::Ceiling));
+        let (index, limit) = match best {
+            Some(index) => (index, Limit::Ceiling),
+            None => self.smallest_under_hard(now)?,
+        };
+        Some((index, self.it_fits(&rooms, index, limit, RECENT)))
+    }
+
+    /// The target of a way down that is under way, by what is known now.
+    pub(super) fn target_now(&self, now: Moment) -> Option<Arc<Rung>> {
+        self.target_down(now, self.floor).map(|(index, _)| Arc::clone(&self.policy.ladder[index]))
+    }
+
+    fn smallest_under_hard(&self, now: Moment) -> Option<(usize, Limit)> {
+        let smallest = self.policy.ladder.len() - 1;
+        let limit = Limit::Share(self.policy.pressure.hard.use_share);
+        let rooms = self.rooms(now, Span::ZERO)?;
+        let kept = self.policy.when_nothing_fits == WhenNothingFits::KeepSmallest;
+        (kept && self.fits(now, smallest, &rooms, limit)).then_some((smallest, limit))
+    }
+
+    /// Whether this rung can be had at all, and fits. What is unknown does not fit.
+    fn fits(&self, now: Moment, index: usize, rooms: &[Room], limit: Limit) -> bool {
+        let rung = &self.policy.ladder[index];
+        let resting = self.damping.get(&rung.name).and_then(|damping| damping.not_before).is_some_and(|at| now < at);
+        !resting && self.footprint(rung).is_some_and(|need| shortage(rooms, &need, limit).is_none())
+    }
+
+    fn it_fits(&self, rooms: &[Room], index: usize, limit: Limit, calm: Span) -> Reason {
+        let need = self.footprint(&self.policy.ladder[index]).unwrap_or_default();
+        let tightest = rooms.iter().min_by_key(|room| {
+            let footprint = amount(&need, room.pool);
+            (footprint == Bytes::ZERO, limit.of(room).saturating_sub(room.foreign + footprint))
+        });
+        let tightest = tightest.copied().unwrap_or(Room {
+            pool: Pool::Ram,
+            capacity: Bytes::ZERO,
+            ceiling: Bytes::ZERO,
+            foreign: Bytes::ZERO,
+        });
+        Reason::Fits {
+            pool: tightest.pool,
+            foreign: tightest.foreign,
+            footprint: amount(&need, tightest.pool),
+            limit: limit.of(&tightest),
+            calm,
+        }
+    }
+
+    fn judge_steady(&mut self, now: Moment) {
+        let Some(serving) = self.serving.clone() else { return };
+        if self.has_vanished(now, &serving) {
+            return self.serving_is_gone(now, &serving);
+        }
+        if self.severity.level >= Level::Soft && !self.blind_to_trouble() {
+            return self.judge_trouble(now, &serving);
+        }
+        self.room_asked_for &= self.severity.level >= Level::Watch;
+        if self.clear_stray(now, &serving) {
+            return;
+        }
+        self.judge_climb(now, &serving);
+    }
+
+    /// While a pool is blind nothing proactive is done; what is left to see of hard trouble is believed.
+    fn blind_to_trouble(&self) -> bool {
+        self.blind && self.severity.level < Level::Hard
+    }
+
+    fn judge_trouble(&mut self, now: Moment, serving: &Arc<Rung>) {
+        let index = self.index_of(serving).unwrap_or(0);
+        if index + 1 < self.policy.ladder.len() {
+            self.note_way_down(now, serving, index);
+            self.floor = index + 1;
+            let target = self.target_now(now);
+            let steps = if target.is_some() { BREAK_FIRST } else { DRAIN_AND_UNLOAD };
+            return self.begin(now, Kind::Down, self.trouble(), Some(Arc::clone(serving)), target, steps);
+        }
+        let fits = self.rooms(now, RECENT).is_some_and(|rooms| self.fits(now, index, &rooms, Limit::Ceiling));
+        let leave = match self.policy.when_nothing_fits {
+            WhenNothingFits::KeepSmallest => self.severity.level >= Level::Emergency,
+            WhenNothingFits::Sleep => !fits,
+        };
+        if leave {
+            self.begin(now, Kind::Down, self.trouble(), Some(Arc::clone(serving)), None, DRAIN_AND_UNLOAD);
+        } else if !fits {
+            self.ask_for_room(now);
+        }
+    }
+
+    /// Learns from a rung that has to be left: from a climb that did not last, and from a cause that was not bytes.
+    fn note_way_down(&mut self, now: Moment, serving: &Rung, index: usize) {
+        let stable = self.stable(serving);
+        let dwell = now.since(self.serving_since);
+        let foreign = self.rooms(now, RECENT).and_then(|rooms| rooms.first().map(|room| room.foreign));
+        let stalled = matches!(self.severity.cause, Some(Cause::Stall { .. }));
+        let damping = self.damping.entry(self.policy.ladder[index].name.clone()).or_default();
+        if dwell >= DWELL_FORGIVES.min(stable.times(6)) {
+            damping.failed_climbs = 0;
+        } else if self.climbed && dwell < stable {
+            damping.failed_climbs += 1;
+        }
+        if stalled {
+            damping.left_at_foreign = foreign;
+        }
+    }
+
+    /// How long a rung must have fitted before it is climbed to: doubled after each climb that did not last.
+    pub(super) fn stable(&self, rung: &Rung) -> Span {
+        let base = self.policy.upgrade.stable;
+        let failed = self.damping.get(&rung.name).map_or(0, |damping| damping.failed_climbs);
+        base.times(1 << failed.min(20)).min(STABLE_MAX.max(base))
+    }
+
+    fn judge_climb(&mut self, now: Moment, serving: &Arc<Rung>) {
+        self.waits_for_idle = false;
+        let Some(index) = self.index_of(serving) else { return };
+        if self.blind || self.stopping || !self.own_is_known() {
+            return;
+        }
+        let Some((target, reason)) = (self.best_allowed()..index).find_map(|better| self.climbable(now, better)) else {
+            return;
+        };
+        let incoming = Some(Arc::clone(&self.policy.ladder[target]));
+        let leaving = Some(Arc::clone(serving));
+        if self.both_fit(now, serving, target) {
+            return self.begin(now, Kind::Up, reason, leaving, incoming, MAKE_FIRST);
+        }
+        if now.since(self.busy_at) >= self.policy.upgrade.idle {
+            return self.begin(now, Kind::Up, reason, leaving, incoming, BREAK_FIRST);
+        }
+        self.waits_for_idle = true;
+    }
+
+    fn climbable(&self, now: Moment, index: usize) -> Option<(usize, Reason)> {
+        let rung = &self.policy.ladder[index];
+        let stable = self.stable(rung);
+        if now.since(self.calm_from) < stable {
+            return None;
+        }
+        let rooms = self.rooms(now, stable)?;
+        let limit = Limit::Below(self.policy.upgrade.margin);
+        let free = self.fits(now, index, &rooms, limit) && !self.remembers_stall(index, &rooms);
+        free.then(|| (index, self.it_fits(&rooms, index, limit, stable)))
+    }
+
+    /// A rung left because programs stalled, or a better one, is not climbed to before others hold less than then.
+    fn remembers_stall(&self, index: usize, rooms: &[Room]) -> bool {
+        let Some(ram) = rooms.iter().find(|room| room.pool == Pool::Ram) else { return false };
+        let margin = ram.capacity.share(self.policy.upgrade.margin);
+        self.policy.ladder[index..].iter().any(|rung| {
+            let left_at = self.damping.get(&rung.name).and_then(|damping| damping.left_at_foreign);
+            left_at.is_some_and(|foreign| ram.foreign + margin > foreign)
+        })
+    }
+
+    /// The serving rung is not in the policy any more: the best that fits takes its place.
+    pub(super) fn replace(&mut self, now: Moment, serving: Arc<Rung>) {
+        let target = self.target_down(now, 0).map(|(index, _)| index);
+        let incoming = target.map(|index| Arc::clone(&self.policy.ladder[index]));
+        let make_first = target.is_some_and(|index| self.both_fit(now, &serving, index));
+        let steps = if make_first { MAKE_FIRST } else { BREAK_FIRST };
+        self.begin(now, Kind::Replace, Reason::PolicyChanged, Some(serving), incoming, steps);
+    }
+
+    /// Whether the better rung can come before the serving one goes.
+    fn both_fit(&self, now: Moment, serving: &Rung, target: usize) -> bool {
+        let room_for_two = self.server.as_ref().and_then(|facts| facts.models_max).is_none_or(|most| most >= 2);
+        let (Some(one), Some(other)) = (self.footprint(serving), self.footprint(&self.policy.ladder[target])) else {
+            return false;
+        };
+        let both = one.with(&other);
+        room_for_two && self.rooms(now, RECENT).is_some_and(|rooms| shortage(&rooms, &both, Limit::Ceiling).is_none())
+    }
+
+    /// Draining for trouble: worse shortens the deadline, and trouble that vanishes before the unload cancels it all.
+    fn judge_draining(&mut self, now: Moment) {
+        let Some(switch) = &self.switch else { return };
+        if self.severity.level >= Level::Soft {
+            let drain = self.drain_time(self.severity.level);
+            self.timers.shorten(Timer::Drain, now + drain);
+            if switch.kind == Kind::Up && switch.made_first() && self.climb_is_failing(now) {
+                self.turn_back(now);
+            }
+            return;
+        }
+        let Some(leaving) = switch.leaving.clone() else { return };
+        if switch.kind != Kind::Down || self.severity.calm_for(now) < Span::seconds(2) || self.blind {
+            return;
+        }
+        let rooms = self.rooms(now, Span::ZERO).unwrap_or_default();
+        if self.footprint(&leaving).is_none_or(|need| shortage(&rooms, &need, Limit::Ceiling).is_none()) {
+            let reason = Reason::Vanished { level: self.severity.level };
+            self.commands.push_back(Command::Publish { rung: leaving, reason });
+            self.end_switch();
+            self.settle(now);
+        }
+    }
+
+    pub(super) fn drain_time(&self, level: Level) -> Span {
+        let pressure = &self.policy.pressure;
+        match level {
+            Level::Calm | Level::Watch | Level::Soft => pressure.soft.drain,
+            Level::Hard => pressure.hard.drain,
+            Level::Emergency => pressure.emergency.drain,
+        }
+    }
+
+    pub(super) fn cuts_at_deadline(&self) -> bool {
+        self.policy.at_deadline == AtDeadline::Cut
+    }
+
+    fn climb_is_failing(&self, now: Moment) -> bool {
+        let Some(serving) = &self.serving else { return false };
+        let rooms = self.rooms(now, RECENT).unwrap_or_default();
+        self.severity.level >= Level::Hard
+            || self.footprint(serving).is_some_and(|need| shortage(&rooms, &need, Limit::Ceiling).is_some())
+    }
+
+    /// A load that would end over hard beside what others now hold is given up.
+    fn judge_loading(&mut self, now: Moment) {
+        self.note_progress(now);
+        let Some(switch) = &self.switch else { return };
+        let needs = [self.serving.as_ref(), switch.incoming.as_ref()];
+        let known = needs.into_iter().flatten().filter_map(|rung| self.footprint(rung));
+        let need = known.fold(Footprint::default(), |sum, one| sum.with(&one));
+        let rooms = self.rooms(now, Span::ZERO).unwrap_or_default();
+        let hard = Limit::Share(self.policy.pressure.hard.use_share);
+        let would_be_hard = shortage(&rooms, &need, hard).is_some();
+        if self.severity.level >= Level::Hard && would_be_hard {
+            self.give_up_load(now);
+        }
+    }
+
+    fn judge_asleep(&mut self, now: Moment) {
+        let target = self.target_first(now, self.asleep_hold).filter(|_| self.own_is_known());
+        let Some((index, reason)) = target.filter(|_| self.severity.level < Level::Hard && !self.stopping) else {
+            self.wake_rule_since = None;
+            return;
+        };
+        let since = *self.wake_rule_since.get_or_insert(now);
+        if now.since(since) >= self.asleep_hold {
+            self.woken_at = Some(now);
+            let rung = Arc::clone(&self.policy.ladder[index]);
+            self.begin(now, Kind::First, reason, None, Some(rung), LOAD_ONLY);
+        }
+    }
+
+    pub(super) fn fall_asleep(&mut self, now: Moment) {
+        self.end_switch();
+        self.phase = Phase::Asleep;
+        self.floor = 0;
+        self.wake_rule_since = None;
+        let relapsed = self.woken_at.is_some_and(|at| now.since(at) < ASLEEP_RELAPSE);
+        self.asleep_hold = if relapsed { self.asleep_hold.times(2).min(ASLEEP_HOLD_MAX) } else { ASLEEP_HOLD_MIN };
+        self.ask_for_room(now);
+        self.leave_if_stopping();
+    }
+
+    /// Help is asked for once, until it has been calm again.
+    pub(super) fn ask_for_room(&mut self, now: Moment) {
+        if self.room_asked_for {
+            return;
+        }
+        let smallest = self.policy.ladder.len() - 1;
+        let wanted = if self.serving.is_some() { smallest.saturating_sub(1) } else { smallest };
+        let Some(short) = self.missing_for(now, wanted) else { return };
+        self.room_asked_for = true;
+        let reason = self.nothing_fits(now, short.pool);
+        let notice = Notice::ResourcesWanted {
+            serving: self.serving.as_ref().map(|rung| rung.name.clone()),
+            wanted: self.policy.ladder[wanted].name.clone(),
+            missing: short.missing,
+            pool: short.pool,
+        };
+        self.commands.push_back(Command::Notify { notice, reason });
+    }
+
+    fn nothing_fits(&self, now: Moment, pool: Pool) -> Reason {
+        let rooms = self.rooms(now, RECENT).unwrap_or_default();
+        let room = rooms.iter().find(|room| room.pool == pool);
+        let smallest = self.policy.ladder.last().and_then(|rung| self.footprint(rung)).unwrap_or_default();
+        Reason::NothingFits {
+            pool,
+            foreign: room.map(|room| room.foreign).unwrap_or_default(),
+            smallest: amount(&smallest, pool),
+            ceiling: room.map(|room| room.ceiling).unwrap_or_default(),
+        }
+    }
+
+    /// How much more would have to be free for this rung to be climbed to.
+    pub(super) fn missing_for(&self, now: Moment, index: usize) -> Option<Shortage> {
+        let need = self.footprint(&self.policy.ladder[index])?;
+        shortage(&self.rooms(now, RECENT)?, &need, Limit::Below(self.policy.upgrade.margin))
+    }
+
+    fn judge_suggestion(&mut self, now: Moment) {
+        let best = self.best_allowed();
+        let index = self.serving.as_ref().and_then(|rung| self.index_of(rung));
+        let below = match self.phase {
+            Phase::Steady => index.is_none_or(|index| index > best),
+            Phase::Asleep => true,
+            Phase::Starting
+            | Phase::Reconciling
+            | Phase::Draining
+            | Phase::Unloading
+            | Phase::Verifying
+            | Phase::Loading
+            | Phase::Checking => return,
+        };
+        if !below {
+            self.below_since = None;
+            return;
+        }
+        let since = *self.below_since.get_or_insert(now);
+        let below_for = now.since(since);
+        let lately = self.suggested_at.is_some_and(|at| now.since(at) < SUGGEST_EVERY);
+        let Some(short) = self.missing_for(now, best).filter(|_| below_for >= SUGGEST_AFTER && !lately) else { return };
+        self.suggested_at = Some(now);
+        let notice = Notice::Suggested {
+            serving: self.serving.as_ref().map(|rung| rung.name.clone()),
+            wanted: self.policy.ladder[best].name.clone(),
+            missing: short.missing,
+            pool: short.pool,
+            below_for,
+        };
+        self.commands.push_back(Command::Notify { notice, reason: Reason::LongBelow { below_for } });
+    }
+
+    fn has_vanished(&mut self, now: Moment, serving: &Rung) -> bool {
+        let Some(residents) = &self.residents else { return false };
+        if residents.iter().any(|resident| resident.model == serving.model) {
+            self.vanished_since = None;
+            return false;
+        }
+        let since = *self.vanished_since.get_or_insert(now);
+        now.since(since) >= LISTING_LAG
+    }
+
+    fn serving_is_gone(&mut self, now: Moment, serving: &Arc<Rung>) {
+        let reason = Reason::ModelVanished { model: serving.model.clone() };
+        self.commands.push_back(Command::Close { rung: Arc::clone(serving), reason });
+        self.vanished_since = None;
+        self.serving = None;
+        self.refresh_ledger();
+        self.floor = 0;
+        self.begin_first(now);
+    }
+
+    /// Gets rid of a ladder model that is loaded and does not serve. Once: what comes back is wanted by somebody else.
+    fn clear_stray(&mut self, now: Moment, serving: &Rung) -> bool {
+        let stray = self.policy.ladder.iter().find(|rung| rung.model != serving.model && self.holds(rung)).cloned();
+        let Some(stray) = stray.filter(|_| self.adopt == Adopt::Ladder) else {
+            self.stray = None;
+            return false;
+        };
+        let since = match &self.stray {
+            Some((model, since)) if *model == stray.model => *since,
+            Some(_) | None => {
+                self.stray = Some((stray.model.clone(), now));
+                now
+            }
+        };
+        let contested = self.cleared_at.get(&stray.model).is_some_and(|at| now.since(*at) < CONTESTED);
+        if contested || now.since(since) < LISTING_LAG {
+            return false;
+        }
+        self.cleared_at.insert(stray.model.clone(), now);
+        self.stray = None;
+        let reason = Reason::ServerFound {
+            version: self.server.as_ref().map(|facts| facts.version.clone()).unwrap_or_default(),
+            holds: vec![serving.model.clone(), stray.model.clone()],
+        };
+        self.begin(now, Kind::Clear, reason, Some(stray), None, UNLOAD_ONLY);
+        true
+    }
+
+    pub(super) fn rest_after_failed_load(&mut self, now: Moment, rung: &Rung) {
+        let damping: &mut Damping = self.damping.entry(rung.name.clone()).or_default();
+        damping.failed_loads += 1;
+        let minutes = (1_u64 << (damping.failed_loads - 1).min(6)).min(60);
+        damping.not_before = Some(now + Span::minutes(minutes));
+    }
+}

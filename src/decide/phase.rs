@@ -1,0 +1,103 @@
+//! Phase: where we are in a switch, and the steps that lie ahead.
+//!
+//! Every switch is one of a few lists of steps; a step that is done is followed by the next of its list, and a list that
+//! is over leaves us `Steady` or `Asleep`. There is never more than one switch.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::reason::Reason;
+use crate::classify::PoolAmounts;
+use crate::policy::Rung;
+use crate::units::Moment;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// The server has not answered yet, or does not any more.
+    Starting,
+    /// It answers; what it holds is being learned. Ends with two samples, or by `Timer::Reconcile`.
+    Reconciling,
+    /// A rung serves, and nothing is being changed.
+    Steady,
+    /// The leaving rung's gate is closed and its replies are being finished. `Timer::Drain`.
+    Draining,
+    /// The server was told to unload. `Timer::Unload`.
+    Unloading,
+    /// Its memory is being seen back. `Timer::Verify`.
+    Verifying,
+    /// The incoming rung is being loaded. `Timer::Load`.
+    Loading,
+    /// It is loaded and was asked for one token. `Timer::Check`.
+    Checking,
+    /// Nothing fits, so nothing is loaded.
+    Asleep,
+}
+
+impl Phase {
+    pub fn name(self) -> &'static str {
+        match self {
+            Phase::Starting => "starting",
+            Phase::Reconciling => "reconciling",
+            Phase::Steady => "steady",
+            Phase::Draining => "draining",
+            Phase::Unloading => "unloading",
+            Phase::Verifying => "verifying",
+            Phase::Loading => "loading",
+            Phase::Checking => "checking",
+            Phase::Asleep => "asleep",
+        }
+    }
+}
+
+/// What a switch is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Nothing serves: something is loaded.
+    First,
+    /// To a smaller rung, or to none.
+    Down,
+    /// To a better rung.
+    Up,
+    /// A rung that should not be loaded is got rid of; what serves goes on serving.
+    Clear,
+    /// The serving rung is no longer in the policy.
+    Replace,
+}
+
+/// The one switch that is under way.
+#[derive(Clone, Debug)]
+pub struct Switch {
+    pub kind: Kind,
+    pub reason: Reason,
+    pub leaving: Option<Arc<Rung>>,
+    pub incoming: Option<Arc<Rung>>,
+    /// The rung that served before, for the notice.
+    pub from: Option<Arc<Rung>>,
+    /// What lies ahead, next first.
+    pub steps: &'static [Phase],
+    /// Our own use and all use before the unload.
+    pub own_before: PoolAmounts,
+    pub used_before: PoolAmounts,
+    /// When something of the load was last seen to move, and how far it had come.
+    pub progress: (Moment, u64),
+    pub step_since: Moment,
+}
+
+impl Switch {
+    /// The new rung serves already, and only the old one's leaving is left to do.
+    pub fn made_first(&self) -> bool {
+        self.incoming.is_some() && self.steps == UNLOAD_ONLY
+    }
+}
+
+/// The old one first: while it goes and the new one comes, requests are held.
+pub const BREAK_FIRST: &[Phase] =
+    &[Phase::Draining, Phase::Unloading, Phase::Verifying, Phase::Loading, Phase::Checking];
+/// The new one first: nobody is held.
+pub const MAKE_FIRST: &[Phase] =
+    &[Phase::Loading, Phase::Checking, Phase::Draining, Phase::Unloading, Phase::Verifying];
+pub const LOAD_ONLY: &[Phase] = &[Phase::Loading, Phase::Checking];
+pub const UNLOAD_ONLY: &[Phase] = &[Phase::Unloading, Phase::Verifying];
+pub const DRAIN_AND_UNLOAD: &[Phase] = &[Phase::Draining, Phase::Unloading, Phase::Verifying];

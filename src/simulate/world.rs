@@ -1,0 +1,259 @@
+//! World: commands and a timeline -> samples and inputs, as a machine with a model server would give them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::decide::command::Command;
+use crate::decide::input::{Input, Machine, ServerFacts};
+use crate::footprint::Footprint;
+use crate::policy::{Amounts, Policy, Rung, TestMachine, TimelineEntry};
+use crate::sample::{ProcessMemory, Reading, Resident, ResidentState, Sample, Stall, Traffic};
+use crate::units::{Bytes, Moment, Permille, Span};
+
+/// What a model server needs for an unload, and the kernel after it to have the memory back.
+const UNLOAD: Span = Span::ms(100);
+const PAGES_BACK: Span = Span::ms(100);
+const CHECK: Span = Span::ms(100);
+/// How long the replies in flight take to finish.
+const REPLY: Span = Span::seconds(10);
+/// Where a world does not say how long a load takes: this much a second, and never less than a second.
+const LOAD_RATE: Bytes = Bytes::gib(1);
+const LOAD_MIN: Span = Span::seconds(1);
+const STALL_WINDOW: Span = Span::seconds(2);
+
+/// A machine with a model server, as a test or a trace describes it.
+#[derive(Debug)]
+pub struct World {
+    machine: TestMachine,
+    policy: Arc<Policy>,
+    timeline: Vec<TimelineEntry>,
+    /// How far the timeline has been followed.
+    place: usize,
+    load: Load,
+    held: BTreeMap<String, Held>,
+    /// Memory of processes that are gone, until it is back.
+    returning: Vec<(Moment, Amounts)>,
+    /// The rung whose gate is open and that new requests go to.
+    pub serving: Option<String>,
+    admitted_total: u64,
+    events: BTreeMap<(Moment, u64), Event>,
+    sequence: u64,
+}
+
+/// What others do to the machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Load {
+    pub foreign: Bytes,
+    pub vram_foreign: Bytes,
+    pub stall_some: Permille,
+    pub in_flight: u32,
+}
+
+#[derive(Clone, Debug)]
+struct Held {
+    rung: Arc<Rung>,
+    amounts: Amounts,
+    state: ResidentState,
+}
+
+#[derive(Clone, Debug)]
+enum Event {
+    Loaded(Arc<Rung>),
+    Unloaded(Arc<Rung>),
+    Checked(Arc<Rung>),
+    Drained(Arc<Rung>),
+    /// Only time passes: the timeline has an entry here.
+    Turn,
+}
+
+impl World {
+    pub fn new(policy: &Arc<Policy>, machine: &TestMachine, timeline: &[TimelineEntry]) -> Self {
+        let mut world = World {
+            machine: machine.clone(),
+            policy: Arc::clone(policy),
+            timeline: timeline.to_vec(),
+            place: 0,
+            load: Load::default(),
+            held: BTreeMap::new(),
+            returning: Vec::new(),
+            serving: None,
+            admitted_total: 0,
+            events: BTreeMap::new(),
+            sequence: 0,
+        };
+        for entry in timeline {
+            world.schedule(Moment::START + entry.at, Event::Turn);
+        }
+        world.follow_timeline(Moment::START);
+        if let Some(loaded) =
+            machine.loaded.as_ref().and_then(|name| policy.ladder.iter().find(|rung| rung.name == *name))
+        {
+            world.hold(Arc::clone(loaded), ResidentState::Loaded);
+        }
+        world
+    }
+
+    /// What is known before the first sample.
+    pub fn at_the_start(&self) -> Vec<Input> {
+        let machine = Machine { memory: self.machine.memory, cores: self.machine.cores, vram: self.machine.vram };
+        let exact = |rung: &Arc<Rung>| {
+            let footprint = self.machine.footprint.get(&rung.name);
+            (rung.model.clone(), footprint.map(|amounts| Footprint { memory: amounts.memory, vram: amounts.vram }))
+        };
+        let facts = ServerFacts {
+            version: "simulated".to_owned(),
+            models: self.policy.ladder.iter().map(exact).collect(),
+            models_max: Some(self.machine.models_max.unwrap_or(2)),
+        };
+        vec![Input::MachineFound(machine), Input::ServerUp(facts)]
+    }
+
+    pub fn next_event(&self) -> Option<Moment> {
+        self.events.keys().next().map(|(at, _)| *at)
+    }
+
+    /// Takes one event that is due and tells it, if there is something to tell of it.
+    pub fn take_event(&mut self, now: Moment) -> Option<Input> {
+        loop {
+            let entry = self.events.first_entry().filter(|entry| entry.key().0 <= now)?;
+            match entry.remove() {
+                Event::Turn => self.follow_timeline(now),
+                Event::Loaded(rung) => {
+                    let Some(held) = self.held.get_mut(&rung.model) else { continue };
+                    held.state = ResidentState::Loaded;
+                    return Some(Input::LoadDone { rung: rung.name.clone() });
+                }
+                Event::Unloaded(rung) => {
+                    if let Some(held) = self.held.remove(&rung.model) {
+                        self.returning.push((now + PAGES_BACK, held.amounts));
+                    }
+                    return Some(Input::UnloadDone { rung: rung.name.clone() });
+                }
+                Event::Checked(rung) => return Some(Input::CheckDone { rung: rung.name.clone() }),
+                Event::Drained(rung) => return Some(Input::Drained { rung: rung.name.clone() }),
+            }
+        }
+    }
+
+    pub fn carry_out(&mut self, now: Moment, command: Command) {
+        match command {
+            Command::Load { rung, .. } => {
+                let takes = self.load_time(&rung);
+                self.hold(Arc::clone(&rung), ResidentState::Loading);
+                self.schedule(now + takes, Event::Loaded(rung));
+            }
+            Command::CancelLoad { rung, .. } => {
+                self.events.retain(|_, event| !matches!(event, Event::Loaded(other) if other.name == rung.name));
+                self.held.remove(&rung.model);
+            }
+            Command::Unload { rung, .. } => self.schedule(now + UNLOAD, Event::Unloaded(rung)),
+            Command::Check { rung, .. } => self.schedule(now + CHECK, Event::Checked(rung)),
+            Command::Publish { rung, .. } => {
+                self.events.retain(|_, event| !matches!(event, Event::Drained(other) if other.name == rung.name));
+                self.serving = Some(rung.name.clone());
+            }
+            Command::Close { rung, .. } => {
+                if self.serving.as_ref() == Some(&rung.name) {
+                    self.serving = None;
+                }
+                let drained = if self.load.in_flight > 0 { now + REPLY } else { now };
+                self.schedule(drained, Event::Drained(rung));
+            }
+            Command::Cut { rung, .. } => {
+                self.events.retain(|_, event| !matches!(event, Event::Drained(other) if other.name == rung.name));
+                self.schedule(now, Event::Drained(rung));
+            }
+            Command::TakeSample { .. } | Command::Release { .. } | Command::Notify { .. } | Command::Exit { .. } => {}
+        }
+    }
+
+    /// One reading, as the sampler would take it.
+    pub fn sample(&mut self, now: Moment) -> Sample {
+        self.returning.retain(|(back, _)| *back > now);
+        let own: Amounts = self.held.values().fold(Amounts::default(), |sum, held| add(sum, held.amounts));
+        let used = self.returning.iter().fold(own, |sum, (_, amounts)| add(sum, *amounts));
+        let gpu = Reading { capacity: self.machine.vram, used: used.vram + self.load.vram_foreign };
+        let serving = self.serving.is_some();
+        self.admitted_total += u64::from(self.load.in_flight);
+        Sample {
+            ram: Some(Reading { capacity: self.machine.memory, used: used.memory + self.load.foreign }),
+            gpus: (self.machine.vram > Bytes::ZERO).then(|| ("0".to_owned(), Some(gpu))).into_iter().collect(),
+            runners: Some(vec![ProcessMemory {
+                pid: 1,
+                anonymous: own.memory,
+                shared: Bytes::ZERO,
+                file: Bytes::ZERO,
+                weights: Vec::new(),
+                vram: Some(own.vram),
+            }]),
+            residents: Some(self.held.values().map(Held::listed).collect()),
+            stall: Some(Stall {
+                some: self.load.stall_some,
+                full: Permille(0),
+                reclaiming: self.load.stall_some > Permille(0),
+                window: now.0 / STALL_WINDOW.0,
+            }),
+            traffic: Traffic {
+                in_flight: if serving { self.load.in_flight } else { 0 },
+                held: if serving { 0 } else { self.load.in_flight },
+                admitted_total: self.admitted_total,
+            },
+            host_use: None,
+        }
+    }
+
+    /// The share of each pool that is used, the fuller one; loading included.
+    pub fn use_share(&self) -> Permille {
+        let own: Amounts = self.held.values().fold(Amounts::default(), |sum, held| add(sum, held.amounts));
+        let ram = (own.memory + self.load.foreign).share_of(self.machine.memory);
+        if self.machine.vram == Bytes::ZERO {
+            return ram;
+        }
+        ram.max((own.vram + self.load.vram_foreign).share_of(self.machine.vram))
+    }
+
+    /// The rung that is being loaded.
+    pub fn loading(&self) -> Option<&str> {
+        let loading = self.held.values().find(|held| held.state == ResidentState::Loading);
+        loading.map(|held| held.rung.name.as_str())
+    }
+
+    fn hold(&mut self, rung: Arc<Rung>, state: ResidentState) {
+        let amounts = self.machine.footprint.get(&rung.name).copied().unwrap_or_default();
+        self.held.insert(rung.model.clone(), Held { rung, amounts, state });
+    }
+
+    fn load_time(&self, rung: &Rung) -> Span {
+        if let Some(takes) = self.machine.load.get(&rung.name) {
+            return *takes;
+        }
+        let amounts = self.machine.footprint.get(&rung.name).copied().unwrap_or_default();
+        let bytes = amounts.memory + amounts.vram;
+        Span((u128::from(bytes.0) * 1000 / u128::from(LOAD_RATE.0)) as u64).max(LOAD_MIN)
+    }
+
+    fn schedule(&mut self, at: Moment, event: Event) {
+        self.sequence += 1;
+        self.events.insert((at, self.sequence), event);
+    }
+
+    fn follow_timeline(&mut self, now: Moment) {
+        while let Some(entry) = self.timeline.get(self.place).filter(|entry| Moment::START + entry.at <= now) {
+            self.load.foreign = entry.foreign.unwrap_or(self.load.foreign);
+            self.load.vram_foreign = entry.vram_foreign.unwrap_or(self.load.vram_foreign);
+            self.load.stall_some = entry.stall_some.unwrap_or(self.load.stall_some);
+            self.load.in_flight = entry.in_flight.unwrap_or(self.load.in_flight);
+            self.place += 1;
+        }
+    }
+}
+
+impl Held {
+    fn listed(&self) -> Resident {
+        Resident { model: self.rung.model.clone(), state: self.state, context: self.rung.context }
+    }
+}
+
+fn add(one: Amounts, other: Amounts) -> Amounts {
+    Amounts { memory: one.memory + other.memory, vram: one.vram + other.vram }
+}

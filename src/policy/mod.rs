@@ -10,6 +10,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::units::{Bytes, Permille, Span};
 
+pub mod parse;
+pub mod diagnostic;
+pub mod yaml;
+mod file;
+mod levels;
+mod scripts;
+mod reader;
+mod tree;
+
 /// What the owner of a machine asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policy {

@@ -7,6 +7,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::units::{Bytes, Span};
 
+pub mod load;
+pub mod settings;
+mod address;
+mod layers;
+mod rules;
+#[cfg(test)]
+mod tests;
+
 /// Which server is driven. Each speaks an API of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -1,0 +1,158 @@
+//! Rules: the merged settings -> a `Config`, with every default, or what does not go together.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+
+use super::address::{server_url, webhook_fault};
+use super::layers::Layers;
+use super::settings::{AdminSettings, GatewaySettings, HoldSettings, Settings, TellSettings, WebhookSettings};
+use super::{AdminConfig, Config, GatewayConfig, HoldConfig, Pretend, ServerConfig, TellConfig, WebhookConfig};
+use crate::policy::diagnostic::{Diagnostic, Diagnostics};
+use crate::units::{Bytes, Span};
+
+const GATEWAY_PORT: u16 = 11435;
+const ADMIN_PORT: u16 = 11436;
+/// Clients give up after 300 s; held requests must hear of it before.
+const HOLD_AGE_MAX: Span = Span::seconds(280);
+
+/// Complaints go to `layers.wrong`; the config is only to be used when there are none.
+pub(super) fn config(settings: Settings, layers: &mut Layers) -> Config {
+    let kind = settings.server.kind;
+    let url = settings.server.url.and_then(|url| server_url(&url.0, kind).ok());
+    Config {
+        server: ServerConfig { url, kind },
+        gateway: gateway(settings.gateway, layers),
+        admin: admin(settings.admin, layers),
+        policy: settings.policy,
+        tell: tell(settings.tell, layers),
+        pretend: settings.pretend.memory.map(|memory| Pretend { memory: memory.amount }),
+        stop_grace: settings.stop_grace.map_or(Span::seconds(30), |grace| grace.amount),
+    }
+}
+
+/// A complaint about the value that `key` has, wherever it was written.
+fn tell_of(layers: &mut Layers, key: &str, title: &str, label: &str, expected: &str, help: &str) {
+    let make = |span| Diagnostic::new(span, title, label).expected(expected).help(help);
+    // A list comes from one place as a whole, so its elements have their list's. A complaint is never dropped: a value
+    // without a place is a default, and that would be our own mistake.
+    let parents = std::iter::successors(Some(key), |key| key.rsplit_once('.').map(|(parent, _)| parent));
+    let told = match parents.filter_map(|key| layers.place(key)).next() {
+        Some(place) => place.diagnostics(key, make),
+        None => Diagnostics::new("defaults", key, vec![make(0..key.len())]),
+    };
+    layers.wrong.push(told);
+}
+
+fn gateway(settings: GatewaySettings, layers: &mut Layers) -> GatewayConfig {
+    let listen = settings.listen.map_or(SocketAddr::from((Ipv4Addr::LOCALHOST, GATEWAY_PORT)), |listen| listen.0);
+    let trusted_network = settings.trusted_network.unwrap_or(false);
+    if !listen.ip().is_loopback() && !trusted_network && settings.token_file.is_none() {
+        tell_of(
+            layers,
+            "gateway.listen",
+            "the gateway would be open to everybody who can reach this machine",
+            "not a loopback address",
+            "beyond loopback `gateway.token_file`, or `gateway.trusted_network` where only friends are",
+            "add `token_file: gateway-token` under `gateway`, or write `listen: \"127.0.0.1:11435\"`",
+        );
+    }
+    if settings.alias.as_ref().is_some_and(|alias| alias.iter().any(|name| name.trim().is_empty())) {
+        let help = "write `alias: [mai, auto]`";
+        tell_of(layers, "gateway.alias", "an alias without a name", "empty", "names that clients ask for", help);
+    }
+    let body_max = settings.body_max.map_or(Bytes::mib(32), |size| size.amount);
+    if body_max == Bytes::ZERO {
+        let help = "write `body_max: 32MiB`";
+        tell_of(layers, "gateway.body_max", "no request would be small enough", "nothing", "more than 0", help);
+    }
+    GatewayConfig {
+        listen,
+        alias: settings.alias.unwrap_or_else(|| vec!["mai".to_owned(), "auto".to_owned()]),
+        trusted_network,
+        token_file: settings.token_file,
+        hosts: settings.hosts.unwrap_or_default(),
+        hold: hold(&settings.hold, layers),
+        body_max,
+    }
+}
+
+fn hold(settings: &HoldSettings, layers: &mut Layers) -> HoldConfig {
+    let age_max = settings.age.as_ref().map_or(Span::seconds(60), |age| age.amount);
+    if age_max > HOLD_AGE_MAX {
+        let title = "requests would be held longer than clients wait";
+        tell_of(layers, "gateway.hold.age", title, "too long", "at most 280s", "write `age: 60s`");
+    }
+    HoldConfig {
+        count_max: settings.count.unwrap_or(64),
+        bytes_max: settings.bytes.as_ref().map_or(Bytes::mib(64), |size| size.amount),
+        age_max,
+    }
+}
+
+fn admin(settings: AdminSettings, layers: &mut Layers) -> AdminConfig {
+    let listen = settings.listen.map_or(SocketAddr::from((Ipv4Addr::LOCALHOST, ADMIN_PORT)), |listen| listen.0);
+    if !listen.ip().is_loopback() && settings.token_file.is_none() {
+        tell_of(
+            layers,
+            "admin.listen",
+            "the control API would be open to everybody who can reach this machine",
+            "not a loopback address",
+            "beyond loopback `admin.token_file`",
+            "add `token_file: admin-token` under `admin`, or write `listen: \"127.0.0.1:11436\"`",
+        );
+    }
+    AdminConfig { listen, token_file: settings.token_file, hosts: settings.hosts.unwrap_or_default() }
+}
+
+fn tell(settings: TellSettings, layers: &mut Layers) -> TellConfig {
+    let hooks = settings.webhooks.unwrap_or_default().into_iter().enumerate();
+    let webhooks = hooks.filter_map(|(index, hook)| webhook(index, hook, layers)).collect();
+    TellConfig { persona: settings.persona, webhooks }
+}
+
+fn webhook(index: usize, settings: WebhookSettings, layers: &mut Layers) -> Option<WebhookConfig> {
+    let at = format!("tell.webhooks.{index}");
+    let (key, url) = match (settings.url, settings.url_file) {
+        (Some(url), None) => (format!("{at}.url"), url.0),
+        (None, Some(path)) => (format!("{at}.url_file"), secret(&path, &format!("{at}.url_file"), layers)?),
+        (Some(_), Some(_)) | (None, None) => {
+            let title = "a webhook has one address";
+            let help = "write `url_file: discord-url.txt` and nothing else for it";
+            tell_of(
+                layers,
+                &at,
+                title,
+                "`url` and `url_file`, or neither",
+                "exactly one of `url` and `url_file`",
+                help,
+            );
+            return None;
+        }
+    };
+    if let Some(fault) = webhook_fault(&url, settings.allow_private) {
+        let help = "write `https://` before the host, or add `allow_private: true` for one of your own network";
+        tell_of(layers, &key, fault, "this address", "an https URL", help);
+        return None;
+    }
+    Some(WebhookConfig { url, format: settings.format, allow_private: settings.allow_private })
+}
+
+/// The first line of a file that holds a secret.
+fn secret(path: &Path, key: &str, layers: &mut Layers) -> Option<String> {
+    let text = std::fs::read_to_string(path);
+    let line = text.as_deref().map(|text| text.lines().next().unwrap_or_default().trim().to_owned());
+    match line {
+        Ok(line) if !line.is_empty() => Some(line),
+        Ok(_) => {
+            let help = format!("write the webhook's URL into `{}`", path.display());
+            tell_of(layers, key, "the file is empty", "no URL in it", "the webhook's URL in its first line", &help);
+            None
+        }
+        Err(error) => {
+            let title = format!("the file cannot be read: {}: {error}", path.display());
+            let help = format!("write the webhook's URL into `{}`", path.display());
+            tell_of(layers, key, &title, "this file", "a readable file", &help);
+            None
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! Settings: the shape of a config file, of the environment and of the flags -> what layers are merged of.
+//!
+//! Every value is optional in every layer; only the merged whole is made into a `Config`.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::{ServerKind, WebhookFormat};
+use crate::policy::yaml::{Quantity, complaint};
+use crate::units::{Bytes, Span};
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a config, such as `server: { url: \"http://127.0.0.1:11434\" }`")]
+pub struct Settings {
+    pub server: ServerSettings,
+    pub gateway: GatewaySettings,
+    pub admin: AdminSettings,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<PathBuf>,
+    pub tell: TellSettings,
+    pub pretend: PretendSettings,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop_grace: Option<Quantity<Span>>,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a mapping with `url` and `kind`")]
+pub struct ServerSettings {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<ServerUrl>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<ServerKind>,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a mapping, such as `{ listen: \"127.0.0.1:11435\" }`")]
+pub struct GatewaySettings {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<Listen>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alias: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trusted_network: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_file: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hosts: Option<Vec<String>>,
+    pub hold: HoldSettings,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub body_max: Option<Quantity<Bytes>>,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a mapping, such as `{ count: 64, bytes: 64MiB, age: 60s }`")]
+pub struct HoldSettings {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub count: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<Quantity<Bytes>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub age: Option<Quantity<Span>>,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a mapping, such as `{ listen: \"127.0.0.1:11436\" }`")]
+pub struct AdminSettings {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<Listen>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_file: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hosts: Option<Vec<String>>,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a mapping with `persona` and `webhooks`")]
+pub struct TellSettings {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub persona: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub webhooks: Option<Vec<WebhookSettings>>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a webhook, such as `{ url_file: discord-url.txt, format: discord }`")]
+pub struct WebhookSettings {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<Secret>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url_file: Option<PathBuf>,
+    pub format: WebhookFormat,
+    #[serde(default)]
+    pub allow_private: bool,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a mapping, such as `{ memory: 4GiB }`")]
+pub struct PretendSettings {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Quantity<Bytes>>,
+}
+
+/// Where to listen: address and port.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(transparent)]
+pub struct Listen(pub SocketAddr);
+
+/// Where the server listens, in any of the forms that `OLLAMA_HOST` has.
+#[derive(Clone, Debug, Serialize)]
+#[serde(transparent)]
+pub struct ServerUrl(pub String);
+
+/// Text that never shows itself.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(pub String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<secret>")
+    }
+}
+
+impl<'de> Deserialize<'de> for Listen {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let written = String::deserialize(deserializer)?;
+        let wrong = |title: &str, fix: &str| {
+            Err(D::Error::custom(format_args!(
+                "{title}: `{written}`\nan address and a port, such as `127.0.0.1:11435`\n{fix}"
+            )))
+        };
+        match (written.parse::<SocketAddr>(), written.trim_start_matches(':').parse::<u16>()) {
+            (Ok(address), _) => Ok(Listen(address)),
+            (Err(_), Ok(port)) => wrong("a port without its address", &format!("\"127.0.0.1:{port}\"")),
+            (Err(_), Err(_)) => match written.strip_prefix("localhost:").and_then(|port| port.parse::<u16>().ok()) {
+                Some(port) => wrong("a name is no address", &format!("\"127.0.0.1:{port}\"")),
+                None => wrong("not an address to listen on", "\"127.0.0.1:11435\""),
+            },
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for ServerUrl {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let written = String::deserialize(deserializer)?;
+        match super::address::server_url(&written, None) {
+            Ok(_) => Ok(ServerUrl(written)),
+            Err(why) => {
+                let title = format!("{why}: `{written}`");
+                Err(complaint(&title, "where the server listens", "\"http://127.0.0.1:11434\""))
+            }
+        }
+    }
+}
+
+impl Settings {
+    /// Paths in a file are meant from where the file lies.
+    pub(super) fn based_on(mut self, folder: &Path) -> Self {
+        let paths =
+            [&mut self.policy, &mut self.gateway.token_file, &mut self.admin.token_file, &mut self.tell.persona];
+        let hooks = self.tell.webhooks.iter_mut().flatten().map(|hook| &mut hook.url_file);
+        for path in paths.into_iter().chain(hooks).flatten() {
+            *path = folder.join(&*path);
+        }
+        self
+    }
+}

@@ -3,10 +3,17 @@
 //! Every reading is an `Option`: what could not be read is absent, and absent is never zero. The sources that fill it
 //! are shell and stand in files of their own, each with its root path or handle as a parameter.
 
+#[cfg(test)]
+#[cfg(feature = "shell")]
+mod fixture;
 #[cfg(feature = "shell")]
 pub mod host;
 #[cfg(feature = "shell")]
+pub mod listener;
+#[cfg(feature = "shell")]
 pub mod runners;
+#[cfg(feature = "shell")]
+pub mod sampler;
 
 use std::collections::BTreeMap;
 

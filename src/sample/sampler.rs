@@ -1,0 +1,235 @@
+//! Sampler: the machine's files and the server's processes, at one moment -> one `Sample`.
+//!
+//! Memory in use is read first and the runners after it. The other way round, what a load takes between the two readings
+//! would be counted as somebody else's, and we would run from our own shadow.
+//!
+//! It blocks, so it belongs on a thread of its own.
+
+use std::path::{Path, PathBuf};
+
+use super::host::{self, HostError, StallWindows};
+use super::listener::ServerPlace;
+use super::runners::Runners;
+use super::{ProcessMemory, Reading, Resident, Sample, Traffic, hot_weights, own_memory};
+use crate::units::{Bytes, Moment};
+
+/// Takes samples, one after another.
+#[derive(Debug)]
+pub struct Sampler {
+    root: PathBuf,
+    /// `None` while it is not known where the server is.
+    runners: Option<Runners>,
+    stalls: StallWindows,
+    pretend: Option<Pretended>,
+    /// What was complained of last, so that it is said once and not every second.
+    memory_complaint: Option<String>,
+    stall_complaint: Option<String>,
+}
+
+/// A machine of another size, on which nothing else ran at the start.
+#[derive(Clone, Copy, Debug)]
+struct Pretended {
+    capacity: Bytes,
+    /// What others used in the first sample; it is left out for the whole run.
+    foreign_at_start: Option<Bytes>,
+}
+
+impl Sampler {
+    /// `root` is `/` in life; `server` is `None` while it is not known where the server listens.
+    pub fn new(root: &Path, server: Option<ServerPlace>, pretend: Option<Bytes>) -> Self {
+        Sampler {
+            root: root.to_owned(),
+            runners: server.map(|place| Runners::new(root, place)),
+            stalls: StallWindows::default(),
+            pretend: pretend.map(|capacity| Pretended { capacity, foreign_at_start: None }),
+            memory_complaint: None,
+            stall_complaint: None,
+        }
+    }
+
+    /// The runners that are looked at, for what is said at the start.
+    pub fn runners(&self) -> Option<&Runners> {
+        self.runners.as_ref()
+    }
+
+    /// Reads everything once. What cannot be read is absent from the sample.
+    pub fn take(&mut self, now: Moment, residents: Option<Vec<Resident>>, traffic: Traffic) -> Sample {
+        let memory = complain_once(&mut self.memory_complaint, host::memory(&self.root));
+        let runners = self.runners.as_mut().and_then(|runners| runners.look(now));
+        let counters = complain_once(&mut self.stall_complaint, host::stall_counters(&self.root));
+        let stall = self.stalls.observe(now, counters);
+        // A server that says it holds a model has a process, so it is ours that cannot be found.
+        let holds = residents.as_ref().is_some_and(|residents| !residents.is_empty());
+        let runners = runners.filter(|runners| !(runners.is_empty() && holds));
+        let seen = runners.as_deref().unwrap_or_default();
+        let real = memory.map(|memory| Reading {
+            capacity: memory.capacity,
+            used: memory.capacity.saturating_sub(memory.available.saturating_sub(hot_weights(seen))),
+        });
+        let ram = match &mut self.pretend {
+            None => real,
+            Some(pretended) => real.map(|real| pretended.reading(real, seen)),
+        };
+        let host_use = real.filter(|_| self.pretend.is_some()).map(|real| real.used.share_of(real.capacity));
+        Sample { ram, gpus: Default::default(), runners, residents, stall, traffic, host_use }
+    }
+}
+
+impl Pretended {
+    fn reading(&mut self, real: Reading, runners: &[ProcessMemory]) -> Reading {
+        let foreign = real.used.saturating_sub(own_memory(runners));
+        let at_start = *self.foreign_at_start.get_or_insert(foreign);
+        Reading { capacity: self.capacity, used: real.used.saturating_sub(at_start) }
+    }
+}
+
+/// What was read, if it could be; an error is logged when it is a new one.
+fn complain_once<T>(last: &mut Option<String>, read: Result<Option<T>, HostError>) -> Option<T> {
+    let (value, complaint) = match read {
+        Ok(value) => (value, None),
+        Err(error) => (None, Some(error.to_string())),
+    };
+    if let Some(error) = &complaint
+        && complaint != *last
+    {
+        tracing::warn!(message = "A reading of the machine failed; it counts as unknown.", %error);
+    }
+    *last = complaint;
+    value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ResidentState;
+    use super::super::fixture::{Copied, fixture};
+    use super::*;
+    use crate::units::Permille;
+
+    fn place() -> Option<ServerPlace> {
+        ServerPlace::from_url("http://127.0.0.1:11434", &["ollama"])
+    }
+
+    fn take(sampler: &mut Sampler, at: Moment) -> Sample {
+        sampler.take(at, None, Traffic::default())
+    }
+
+    fn holds() -> Option<Vec<Resident>> {
+        Some(vec![Resident { model: "qwen3:4b".to_owned(), state: ResidentState::Loaded, context: None }])
+    }
+
+    #[test]
+    fn hot_weights_of_runners_are_in_use_though_the_kernel_calls_them_available() {
+        let root = fixture("bare-metal");
+        let bare = host::memory(&root).unwrap().unwrap();
+        let ram = take(&mut Sampler::new(&root, place(), None), Moment(0)).ram.unwrap();
+        assert_eq!(ram.capacity, bare.capacity);
+        assert_eq!(ram.used, bare.capacity.saturating_sub(bare.available) + Bytes::mib(1900));
+        let blind = take(&mut Sampler::new(&root, None, None), Moment(0));
+        assert_eq!(blind.runners, None);
+        assert_eq!(blind.ram.unwrap().used, bare.capacity.saturating_sub(bare.available));
+    }
+
+    #[test]
+    fn traffic_and_residents_are_passed_through() {
+        let traffic = Traffic { in_flight: 2, held: 1, admitted_total: 9 };
+        let sample = Sampler::new(&fixture("bare-metal"), place(), None).take(Moment(0), holds(), traffic);
+        assert_eq!((sample.traffic, sample.residents), (traffic, holds()));
+        assert_eq!(sample.host_use, None);
+    }
+
+    #[test]
+    fn stalls_come_with_the_second_window_and_are_absent_without_psi() {
+        let tree = Copied::of("bare-metal");
+        let mut sampler = Sampler::new(tree.root(), None, None);
+        assert_eq!(take(&mut sampler, Moment(0)).stall, None);
+        tree.edit("proc/pressure/memory", "total=681245", "total=881245");
+        assert_eq!(take(&mut sampler, Moment(2000)).stall.unwrap().some, Permille(100));
+        let mut without = Sampler::new(&fixture("wsl"), None, None);
+        take(&mut without, Moment(0));
+        assert_eq!(take(&mut without, Moment(2000)).stall, None);
+    }
+
+    #[test]
+    fn memory_that_cannot_be_read_is_absent_and_the_rest_is_still_there() {
+        let tree = Copied::of("bare-metal");
+        tree.edit("proc/meminfo", "MemTotal", "MemOther");
+        let sample = take(&mut Sampler::new(tree.root(), place(), None), Moment(0));
+        assert_eq!(sample.ram, None);
+        assert_eq!(sample.runners.unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_server_that_holds_a_model_is_not_gone_but_invisible() {
+        let tree = Copied::of("bare-metal");
+        let mut sampler = Sampler::new(tree.root(), place(), None);
+        take(&mut sampler, Moment(0));
+        tree.remove("proc/812");
+        assert_eq!(take(&mut sampler, Moment(1000)).runners, Some(Vec::new()));
+        assert_eq!(sampler.take(Moment(2000), holds(), Traffic::default()).runners, None);
+    }
+
+    #[test]
+    fn a_pretended_machine_leaves_out_what_others_used_at_the_start() {
+        let tree = Copied::of("bare-metal");
+        let mut sampler = Sampler::new(tree.root(), place(), Some(Bytes::gib(4)));
+        let first = take(&mut sampler, Moment(0));
+        let own = own_memory(first.runners.as_deref().unwrap());
+        assert_eq!(first.ram, Some(Reading { capacity: Bytes::gib(4), used: own }));
+        assert_eq!(first.host_use, Some(Permille(336)));
+        // Another program takes a GiB.
+        tree.edit("proc/meminfo", "MemAvailable: 20971520 kB", "MemAvailable: 19922944 kB");
+        assert_eq!(take(&mut sampler, Moment(1000)).ram.unwrap().used, own + Bytes::gib(1));
+        // More becomes free than others had not used at the start.
+        tree.edit("proc/meminfo", "MemAvailable: 19922944 kB", "MemAvailable: 31000000 kB");
+        tree.remove("proc/733");
+        assert_eq!(take(&mut sampler, Moment(2000)).ram.unwrap().used, Bytes::ZERO);
+    }
+
+    /// A stand-in for a model server: 200 MB of its own, a mapped and read model file of 100 MB, a socket.
+    const STAND_IN: &str = "
+import mmap, socket, sys
+own = bytearray(b'x') * 200_000_000
+with open(sys.argv[1], 'wb') as file:
+    file.write(b'y' * 100_000_000)
+with open(sys.argv[1], 'rb') as file:
+    weights = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+sum(weights[at] for at in range(0, len(weights), 4096))
+listener = socket.create_server(('127.0.0.1', 0))
+print(listener.getsockname()[1], flush=True)
+sys.stdin.read()
+";
+
+    #[test]
+    fn a_live_server_is_found_by_its_socket_and_its_memory_is_its_own() {
+        use std::io::BufRead;
+        use std::process::{Command, Stdio};
+
+        // Not in /tmp: a file of a tmpfs is shared memory, not page cache.
+        let directory = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let file = directory.path().join("stand-in.gguf");
+        let mut child = Command::new("python3")
+            .args(["-c", STAND_IN])
+            .arg(&file)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the stand-in server is a python3 script");
+        let mut line = String::new();
+        std::io::BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        // No name is given, so that only the socket can lead to it.
+        let place = ServerPlace::from_url(&format!("http://127.0.0.1:{}", line.trim()), &[]);
+        let mut sampler = Sampler::new(Path::new("/"), place, None);
+        let sample = take(&mut sampler, Moment(0));
+        let server = sampler.runners().unwrap().server();
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        assert_eq!(server, Some(child.id()));
+        let (ram, runners) = (sample.ram.unwrap(), sample.runners.unwrap());
+        let within = |amount: Bytes, about: u64| amount.0.abs_diff(about) * 20 < about;
+        assert_eq!(runners.len(), 1);
+        assert!(within(runners[0].anonymous, 205_000_000), "{runners:?}");
+        assert!(within(hot_weights(&runners), 100_000_000), "{runners:?}");
+        assert!(ram.used > own_memory(&runners), "{ram:?}");
+        assert_eq!(take(&mut sampler, Moment(1000)).runners, Some(Vec::new()), "it has ended");
+    }
+}

@@ -1,1 +1,241 @@
 //! Gateway: requests of clients -> the model that serves, with nothing lost in between.
+//!
+//! The Controller says which rung serves, which is closed and which is cut; requests read that and never decide it.
+
+mod answer;
+mod body;
+mod errors;
+mod gate;
+mod guard;
+mod hold;
+mod instance;
+mod late;
+mod names;
+mod pass;
+mod preflight;
+pub mod record;
+pub mod waiting;
+mod reply;
+mod routes;
+mod serve;
+mod upstream;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use self::guard::Guard;
+use self::hold::{Budget, Hold};
+use self::instance::{Instance, locked};
+use self::names::Names;
+use self::preflight::Preflight;
+use self::record::{Counters, Record};
+use self::upstream::Upstream;
+use crate::config::{GatewayConfig, ServerKind};
+use crate::policy::Rung;
+
+/// The server behind the gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    pub kind: ServerKind,
+    /// Its address, such as `http://127.0.0.1:11434`.
+    pub url: String,
+}
+
+/// What the run loop is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The last reply of this closed rung has ended, and none can begin. It was so when it was sent: a rung that was
+    /// published again since then is not vacant, so ask `Gateway::is_vacant` before acting on it.
+    Drained { rung: String, model: String },
+    /// A request is about to be admitted and the last look at the machine is old: `Gateway::assessed` answers.
+    Wanted,
+    /// The server refused, broke off or failed a request.
+    UpstreamFailed { why: String },
+}
+
+/// What goes through the gateway now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    pub in_flight: u32,
+    pub held: u32,
+    pub admitted_total: u64,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum GatewayError {
+    #[error("the server's address must be like `http://127.0.0.1:11434`, and is: `{url}`")]
+    ServerUrl { url: String },
+    #[error("could not read the gateway's token from `{path}`: {source}", path = path.display())]
+    TokenUnreadable { path: PathBuf, source: std::io::Error },
+    #[error("the first line is no usable token, in: `{path}`", path = path.display())]
+    TokenUnusable { path: PathBuf },
+    #[error("beyond loopback the gateway needs `gateway.token_file`, or `gateway.trusted_network: true`: {listen}")]
+    Open { listen: SocketAddr },
+}
+
+/// All uploads together; a gateway that guards the machine's memory must not fill it.
+const UPLOADS_MAX: u64 = 256 << 20;
+
+type Current = watch::Receiver<Option<Arc<Instance>>>;
+
+/// A handle on the gateway; its clones are the same gateway.
+#[derive(Clone)]
+pub struct Gateway {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    server: ServerKind,
+    alias: Vec<String>,
+    body_max: u64,
+    hold_age_max: Duration,
+    names: RwLock<Arc<Names>>,
+    guard: Guard,
+    upstream: Upstream,
+    /// Those that are open or drain.
+    instances: Mutex<Vec<Arc<Instance>>>,
+    current: watch::Sender<Option<Arc<Instance>>>,
+    hold: Hold,
+    uploads: Arc<Budget>,
+    preflight: Preflight,
+    record: Arc<Record>,
+    events: UnboundedSender<Event>,
+    stopping: CancellationToken,
+}
+
+impl Gateway {
+    pub fn new(config: &GatewayConfig, server: Server, events: UnboundedSender<Event>) -> Result<Self, GatewayError> {
+        let names = Names::new(server.kind, &config.alias, Vec::new());
+        let shared = Shared {
+            server: server.kind,
+            alias: config.alias.clone(),
+            body_max: config.body_max.0,
+            hold_age_max: config.hold.age_max.duration(),
+            names: RwLock::new(Arc::new(names)),
+            guard: Guard::new(config)?,
+            upstream: Upstream::new(&server)?,
+            instances: Mutex::default(),
+            current: watch::Sender::new(None),
+            hold: Hold::new(config.hold),
+            uploads: Budget::new(UPLOADS_MAX.max(config.body_max.0)),
+            preflight: Preflight::new(),
+            record: Arc::new(Record::new(events.clone())),
+            events,
+            stopping: CancellationToken::new(),
+        };
+        Ok(Gateway { shared: Arc::new(shared) })
+    }
+
+    /// Says which rungs and models are ours from now on.
+    pub fn ladder(&self, rungs: Vec<Arc<Rung>>) {
+        let names = Arc::new(Names::new(self.shared.server, &self.shared.alias, rungs));
+        *self.shared.names.write().unwrap_or_else(PoisonError::into_inner) = names;
+    }
+
+    /// Sends new requests to this rung, and those that are held. One that is still draining is opened again.
+    pub fn publish(&self, rung: Arc<Rung>) {
+        let mut instances = locked(&self.shared.instances);
+        instances.retain(|instance| !instance.is_drained());
+        let open = instances.iter().find(|instance| instance.rung == rung && instance.reopen()).cloned();
+        let instance = open.unwrap_or_else(|| {
+            let instance = Instance::new(rung, self.shared.events.clone());
+            instances.push(instance.clone());
+            instance
+        });
+        // The lock is held on, so that of two publications the later one is the one that stays.
+        self.shared.current.send_replace(Some(instance));
+    }
+
+    /// Admits no more requests to this rung. `Drained` is sent when its last reply has ended; at once if none runs.
+    pub fn close(&self, rung: &str) {
+        let mut instances = locked(&self.shared.instances);
+        instances.retain(|instance| !instance.is_drained());
+        let mut found = instances.iter().filter(|instance| instance.rung.name == rung).peekable();
+        if found.peek().is_none() {
+            let names = self.shared.names();
+            let model = names.ladder.iter().find(|known| known.name == rung).map(|known| known.model.clone());
+            let model = model.unwrap_or_else(|| rung.to_owned());
+            self.shared.record.tell(Event::Drained { rung: rung.to_owned(), model });
+        }
+        for instance in found {
+            instance.close();
+        }
+    }
+
+    /// Closes this rung and ends its replies, with their API's error where one can still be told.
+    pub fn cut(&self, rung: &str) {
+        let found: Vec<_> = {
+            let instances = locked(&self.shared.instances);
+            instances.iter().filter(|instance| instance.rung.name == rung).cloned().collect()
+        };
+        for instance in found {
+            instance.close();
+            instance.cut();
+        }
+    }
+
+    /// Nothing serves from now on: requests are held.
+    pub fn withdraw(&self) {
+        self.shared.current.send_replace(None);
+    }
+
+    /// Whether no reply of this model runs and none can begin.
+    pub fn is_vacant(&self, model: &str) -> bool {
+        let instances = locked(&self.shared.instances);
+        instances.iter().filter(|instance| instance.rung.model == model).all(|instance| instance.is_drained())
+    }
+
+    /// The machine has just been looked at.
+    pub fn assessed(&self) {
+        self.shared.preflight.assessed();
+    }
+
+    pub fn traffic(&self) -> Traffic {
+        let in_flight: u64 = locked(&self.shared.instances).iter().map(|instance| instance.count()).sum();
+        Traffic {
+            in_flight: u32::try_from(in_flight).unwrap_or(u32::MAX),
+            held: self.shared.hold.held(),
+            admitted_total: self.shared.record.admitted.get(),
+        }
+    }
+
+    pub fn counters(&self) -> Counters {
+        self.shared.record.counters()
+    }
+}
+
+impl Shared {
+    fn names(&self) -> Arc<Names> {
+        self.names.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The rung that our names stand for when something is only told of it.
+    fn shown(&self) -> Option<Arc<Rung>> {
+        let serving = self.current.borrow().as_ref().map(|instance| instance.rung.clone());
+        serving.or_else(|| self.names().ladder.first().cloned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::{GatewayConfig, HoldConfig};
+    use crate::units::{Bytes, Span};
+
+    pub fn config() -> GatewayConfig {
+        GatewayConfig {
+            listen: ([127, 0, 0, 1], 0).into(),
+            alias: vec!["mai".to_owned(), "auto".to_owned()],
+            trusted_network: false,
+            token_file: None,
+            hosts: Vec::new(),
+            hold: HoldConfig { count_max: 64, bytes_max: Bytes::mib(64), age_max: Span::seconds(60) },
+            body_max: Bytes::mib(32),
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Answer: what the server answered -> the response that the client gets.
+
+use bytes::Bytes;
+use http::header::CONTENT_ENCODING;
+use http::{HeaderName, HeaderValue, Response, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+
+use super::Shared;
+use super::errors::{Failure, Family, Fault};
+use super::instance::Admission;
+use super::late::LateBody;
+use super::reply::{Body, ReplyBody, media_type};
+use super::upstream::strip_hop_by_hop;
+
+const RUNG_HEADER: HeaderName = HeaderName::from_static("x-tierkeeper-rung");
+const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+
+/// What is read of an answer to look into it.
+pub const LOOK_INTO_MAX: usize = 1 << 20;
+
+/// The server's answer, looked into or not.
+pub struct Answer {
+    pub head: http::response::Parts,
+    pub body: AnswerBody,
+    pub admission: Option<Admission>,
+}
+
+pub enum AnswerBody {
+    Stream(Incoming),
+    Whole(Bytes),
+}
+
+impl Answer {
+    pub fn says(&self, words: &[u8]) -> bool {
+        match &self.body {
+            AnswerBody::Stream(_) => false,
+            AnswerBody::Whole(body) => body.windows(words.len()).any(|window| window == words),
+        }
+    }
+
+    pub fn response(self, family: Family, shared: &Shared) -> Response<Body> {
+        let mut head = self.head;
+        if let Some(admission) = &self.admission
+            && let Ok(rung) = HeaderValue::from_bytes(admission.rung().name.as_bytes())
+        {
+            head.headers.insert(RUNG_HEADER, rung);
+        }
+        let body = match self.body {
+            AnswerBody::Whole(body) => whole(body),
+            AnswerBody::Stream(body) => {
+                ReplyBody::new((&head.headers, body), family, self.admission, &shared.record).boxed_unsync()
+            }
+        };
+        strip_hop_by_hop(&mut head.headers);
+        // Whether pages may call is ours to say, and is said of every answer alike.
+        let cors: Vec<_> =
+            head.headers.keys().filter(|name| name.as_str().starts_with("access-control-")).cloned().collect();
+        for name in cors {
+            head.headers.remove(name);
+        }
+        if matches!(media_type(&head.headers), b"text/event-stream" | b"application/x-ndjson") {
+            head.headers.insert(ACCEL_BUFFERING, HeaderValue::from_static("no"));
+        }
+        Response::from_parts(head, body)
+    }
+
+    /// The reply for a client that has been told 200 and events.
+    pub async fn events(self, family: Family, shared: &Shared) -> Result<ReplyBody, Failure> {
+        let is_events = self.head.status == StatusCode::OK
+            && media_type(&self.head.headers) == b"text/event-stream"
+            && !self.head.headers.contains_key(CONTENT_ENCODING);
+        let text = match self.body {
+            AnswerBody::Stream(body) if is_events => {
+                return Ok(ReplyBody::new((&self.head.headers, body), family, self.admission, &shared.record));
+            }
+            AnswerBody::Stream(body) => match Limited::new(body, LOOK_INTO_MAX).collect().await {
+                Ok(body) => body.to_bytes(),
+                Err(_) => Bytes::new(),
+            },
+            AnswerBody::Whole(body) => body,
+        };
+        Err(Failure::new(Fault::Upstream, said(&text).unwrap_or(format!("the server answered {}", self.head.status))))
+    }
+}
+
+/// The message in an error of either server's.
+fn said(text: &[u8]) -> Option<String> {
+    let json: serde_json::Value = serde_json::from_slice(text).ok()?;
+    let error = json.get("error")?;
+    error.get("message").unwrap_or(error).as_str().map(str::to_owned)
+}
+
+pub fn waiting_response(body: LateBody) -> Response<Body> {
+    let mut response = Response::new(body.boxed_unsync());
+    let headers = response.headers_mut();
+    headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(http::header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert(ACCEL_BUFFERING, HeaderValue::from_static("no"));
+    response
+}
+
+pub fn whole(body: Bytes) -> Body {
+    Full::new(body).map_err(|never| match never {}).boxed_unsync()
+}

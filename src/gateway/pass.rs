@@ -1,0 +1,339 @@
+//! Pass: one request that may come in -> the model that serves, and its reply.
+//!
+//! The body is read whole before anything else: an upload counts for nothing, holds no model, and cannot be sent to a
+//! rung that has left meanwhile. Then one step both counts the request and chooses its rung; only then is the model's
+//! name written into the body, and only then does the server hear of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH};
+use http::{HeaderMap, HeaderName, Method, Response, StatusCode};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::answer::{Answer, AnswerBody, LOOK_INTO_MAX, waiting_response};
+use super::body::{Document, Keys, Named, Owned};
+use super::errors::{Failure, Family, Fault};
+use super::hold::Share;
+use super::instance::Admission;
+use super::late::{LateBody, SILENT_FOR};
+use super::reply::Body;
+use super::routes::{Kind, Route};
+use super::upstream::{Unanswered, without_autoload};
+use super::{Event, Shared};
+use crate::config::ServerKind;
+use crate::policy::Rung;
+
+pub const REQUIRE_HEADER: HeaderName = HeaderName::from_static("x-tierkeeper-require");
+
+/// How long a request stays away from a server that has just failed it.
+const REPEAT_AFTER: Duration = Duration::from_millis(250);
+/// llama-server's words for a model that it may not load by itself.
+const NOT_LOADED: &[u8] = b"model is not loaded";
+
+/// A request, read whole.
+pub struct Ask {
+    pub route: Route,
+    pub method: Method,
+    pub path: String,
+    pub query: Option<String>,
+    pub headers: HeaderMap,
+    pub document: Document,
+    /// The part of what uploads may take that its body takes.
+    pub _share: Share,
+    /// The one rung that it wants to be served by.
+    pub required: Option<String>,
+    pub waits: Arc<Notify>,
+}
+
+/// What the server made of one try.
+enum Tried {
+    Answered(Answer),
+    /// It is worth a second try, after this long; if there is none, this is the answer.
+    Failed {
+        why: String,
+        pause: Duration,
+        instead: Result<Answer, Unanswered>,
+    },
+}
+
+impl Ask {
+    /// Whether it goes to the rung that serves, whichever that is.
+    pub fn is_ours(&self, shared: &Shared) -> bool {
+        match self.document.model() {
+            Named::Model(model) => shared.names().are_ours(&model),
+            Named::Missing => shared.server == ServerKind::LlamaServer,
+            Named::Other => false,
+        }
+    }
+
+    /// Whether the client reads server-sent events, and so can be told that it waits.
+    fn reads_events(&self) -> bool {
+        self.route.kind == Kind::Inference
+            && self.route.family != Family::Ollama
+            && self.document.stream() == Some(true)
+    }
+
+    fn target(&self, server: ServerKind, ours: bool) -> String {
+        match (server, ours, &self.query) {
+            (ServerKind::LlamaServer, true, query) => without_autoload(&self.path, query.as_deref()),
+            (_, _, Some(query)) => format!("{}?{query}", self.path),
+            (_, _, None) => self.path.clone(),
+        }
+    }
+
+    fn spliced(&self, rung: &Rung) -> Bytes {
+        let owned = self.route.owned_options.then_some(Owned { context: rung.context });
+        self.document.spliced(&rung.model, owned)
+    }
+}
+
+/// A request that goes to the rung that serves: admitted, held until it can be, repeated once if the server fails.
+pub async fn pass_ours(shared: Arc<Shared>, ask: Ask) -> Result<Response<Body>, Failure> {
+    let (family, reads_events, waits) = (ask.route.family, ask.reads_events(), ask.waits.clone());
+    let mut pursuit = Box::pin(pursue(shared.clone(), ask));
+    tokio::select! {
+        biased;
+        answer = &mut pursuit => Ok(answer?.response(family, &shared)),
+        () = waits.notified(), if reads_events => {
+            let awaited = Box::pin(async move { pursuit.await?.events(family, &shared).await });
+            Ok(waiting_response(LateBody::new(family, awaited)))
+        }
+    }
+}
+
+/// A request that is none of ours: another model, or something to be told. Not counted, not held, not repeated.
+pub async fn pass_other(shared: &Arc<Shared>, ask: Ask) -> Result<Response<Body>, Failure> {
+    let target = ask.target(shared.server, false);
+    let answer = send_other(shared, (ask.method, &target), ask.headers, ask.document.bytes()).await?;
+    Ok(answer.response(ask.route.family, shared))
+}
+
+/// Something to be told. Where it is told of a model by one of our names, the one that serves is meant.
+pub async fn pass_info(
+    shared: &Arc<Shared>,
+    route: Route,
+    (method, path, query): (Method, &str, Option<&str>),
+    mut headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response<Body>, Failure> {
+    let target = match (shared.server, query) {
+        (ServerKind::LlamaServer, query) => without_autoload(path, query),
+        (ServerKind::Ollama, Some(query)) => format!("{path}?{query}"),
+        (ServerKind::Ollama, None) => path.to_owned(),
+    };
+    let body = match method {
+        Method::POST => {
+            let document = Document::read(body, Keys::of(shared.server))?;
+            match (document.model(), shared.shown()) {
+                (Named::Model(model), Some(rung)) if shared.names().are_ours(&model) => {
+                    document.spliced(&rung.model, None)
+                }
+                (Named::Model(_) | Named::Missing | Named::Other, _) => document.bytes(),
+            }
+        }
+        _ => body,
+    };
+    if route.kind == Kind::List {
+        headers.remove(ACCEPT_ENCODING);
+    }
+    let is_list = route.kind == Kind::List && method == Method::GET;
+    let mut answer = send_other(shared, (method, &target), headers, body).await?;
+    if is_list {
+        answer = with_aliases(shared, answer).await?;
+    }
+    Ok(answer.response(route.family, shared))
+}
+
+async fn send_other(
+    shared: &Shared,
+    (method, target): (Method, &str),
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Answer, Failure> {
+    let response =
+        shared.upstream.ask(method, target, headers, body).await.map_err(|error| shared.unanswered(&error))?;
+    let (head, body) = response.into_parts();
+    Ok(Answer { head, body: AnswerBody::Stream(body), admission: None })
+}
+
+/// Clients that check a model's name against the list must find the aliases there.
+async fn with_aliases(shared: &Shared, mut answer: Answer) -> Result<Answer, Failure> {
+    let AnswerBody::Stream(body) = answer.body else { return Ok(answer) };
+    let failed = |_| Failure::new(Fault::Upstream, "the server's list of models could not be read");
+    let list = Limited::new(body, LOOK_INTO_MAX).collect().await.map_err(failed)?.to_bytes();
+    let entries: Vec<_> = shared
+        .alias
+        .iter()
+        .map(|alias| serde_json::json!({"id": alias, "object": "model", "created": 0, "owned_by": "tierkeeper"}))
+        .collect();
+    let longer = match answer.head.status {
+        StatusCode::OK => {
+            Document::read(list.clone(), Keys::Exact).ok().and_then(|list| list.appended("data", &entries))
+        }
+        _ => None,
+    };
+    answer.head.headers.remove(CONTENT_LENGTH);
+    answer.body = AnswerBody::Whole(longer.unwrap_or(list));
+    Ok(answer)
+}
+
+async fn pursue(shared: Arc<Shared>, ask: Ask) -> Result<Answer, Failure> {
+    let mut repeated = false;
+    loop {
+        let admission = shared.admit(&ask).await?;
+        match attempt(&shared, &ask, admission).await? {
+            Tried::Answered(answer) => return Ok(answer),
+            Tried::Failed { why, pause, instead } => {
+                tracing::warn!(message = "The server failed a request.", %why, repeated);
+                shared.record.tell(Event::UpstreamFailed { why });
+                if repeated {
+                    return instead.map_err(|error| shared.unanswered(&error));
+                }
+                repeated = true;
+                shared.record.repeated.add();
+                // What was admitted leaves before it comes again: the rung may have been closed meanwhile.
+                drop(instead);
+                tokio::time::sleep(pause).await;
+            }
+        }
+    }
+}
+
+/// One try at the rung that the admission is for.
+async fn attempt(shared: &Shared, ask: &Ask, admission: Admission) -> Result<Tried, Failure> {
+    let cut = admission.cut();
+    let body = ask.spliced(admission.rung());
+    let target = ask.target(shared.server, true);
+    let asked = shared.upstream.ask(ask.method.clone(), &target, ask.headers.clone(), body);
+    let asked = async { judge(shared, asked.await, admission).await };
+    tokio::select! {
+        biased;
+        () = cut.cancelled() => {
+            shared.record.cut.add();
+            Err(Failure::cut())
+        }
+        tried = asked => Ok(tried),
+    }
+}
+
+async fn judge(shared: &Shared, asked: Result<Response<Incoming>, Unanswered>, admission: Admission) -> Tried {
+    let response = match asked {
+        Ok(response) => response,
+        Err(error) => {
+            let pause = match error {
+                // A connection that was kept for too long: the server itself is well.
+                Unanswered::Reset(_) => Duration::ZERO,
+                Unanswered::Refused(_) | Unanswered::Silent | Unanswered::NotHeld | Unanswered::Unsendable(_) => {
+                    REPEAT_AFTER
+                }
+            };
+            return Tried::Failed { why: error.to_string(), pause, instead: Err(error) };
+        }
+    };
+    let (head, body) = response.into_parts();
+    let status = head.status;
+    let worth_repeating = status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED;
+    if shared.server == ServerKind::LlamaServer && status == StatusCode::BAD_REQUEST {
+        let answer = match Limited::new(body, LOOK_INTO_MAX).collect().await {
+            Ok(body) => Answer { head, body: AnswerBody::Whole(body.to_bytes()), admission: Some(admission) },
+            Err(error) => {
+                let error = Unanswered::Reset(error.to_string());
+                return Tried::Failed { why: error.to_string(), pause: REPEAT_AFTER, instead: Err(error) };
+            }
+        };
+        return match answer.says(NOT_LOADED) {
+            true => Tried::Failed {
+                why: Unanswered::NotHeld.to_string(),
+                pause: REPEAT_AFTER,
+                // The client has done nothing wrong, and may ask again.
+                instead: Err(Unanswered::NotHeld),
+            },
+            false => Tried::Answered(answer),
+        };
+    }
+    let answer = Answer { head, body: AnswerBody::Stream(body), admission: Some(admission) };
+    match worth_repeating {
+        true => Tried::Failed { why: format!("it answered {status}"), pause: REPEAT_AFTER, instead: Ok(answer) },
+        false => Tried::Answered(answer),
+    }
+}
+
+impl Shared {
+    /// Counts a request in and chooses its rung, in one step; holds it while nothing serves.
+    async fn admit(&self, ask: &Ask) -> Result<Admission, Failure> {
+        self.preflight.wait(&self.record).await;
+        let mut current = self.current.subscribe();
+        if let Some(admission) = self.enter(&mut current, ask)? {
+            return Ok(admission);
+        }
+        let refuse = |why: &str| {
+            self.record.refused.add();
+            Failure::new(Fault::Unavailable, format!("no model serves at present, and {why}: ask again later"))
+        };
+        let place = self.hold.enter(ask.document.bytes().len());
+        let _place = place.ok_or_else(|| refuse("too many requests wait already"))?;
+        self.record.held.add();
+        let held_at = Instant::now();
+        let (too_long, long) = (tokio::time::sleep(self.hold_age_max), tokio::time::sleep(SILENT_FOR));
+        tokio::pin!(too_long, long);
+        loop {
+            tokio::select! {
+                biased;
+                changed = current.changed() => {
+                    changed.expect("the sender is in `self`");
+                    if let Some(admission) = self.enter(&mut current, ask)? {
+                        tracing::debug!(message = "Request released.", held_ms = held_at.elapsed().as_millis() as u64);
+                        return Ok(admission);
+                    }
+                }
+                () = self.stopping.cancelled() => return Err(refuse("this gateway is stopping")),
+                () = &mut too_long => return Err(refuse("this request has waited as long as it may")),
+                () = &mut long, if !long.is_elapsed() => ask.waits.notify_one(),
+            }
+        }
+    }
+
+    /// An admission to the rung that serves; `None` while there is none.
+    fn enter(&self, current: &mut super::Current, ask: &Ask) -> Result<Option<Admission>, Failure> {
+        loop {
+            let instance = current.borrow_and_update().clone();
+            let serves = instance.as_ref().map(|instance| instance.rung.name.as_str());
+            let admission = match &ask.required {
+                Some(required) if serves != Some(required) => None,
+                Some(_) | None => instance.as_ref().and_then(|instance| instance.enter()),
+            };
+            if let Some(admission) = admission {
+                self.record.admitted.add();
+                return Ok(Some(admission));
+            }
+            // A gate that is found closed was perhaps left behind just now.
+            if current.has_changed().expect("the sender is in `self`") {
+                continue;
+            }
+            if ask.required.is_some() {
+                self.record.refused.add();
+                return Err(Failure::new(Fault::Unavailable, "the rung that the request requires does not serve now"));
+            }
+            return Ok(None);
+        }
+    }
+
+    /// What a client is told of a server that gave no answer; where it listens is none of its business.
+    fn unanswered(&self, error: &Unanswered) -> Failure {
+        self.record.failed.add();
+        tracing::warn!(message = "The server did not answer.", %error);
+        let message = match error {
+            Unanswered::Refused(_) => "the model server cannot be reached",
+            Unanswered::Reset(_) => "the model server broke off before it answered",
+            Unanswered::Silent => "the model server did not answer",
+            Unanswered::NotHeld => return Failure::new(Fault::Unavailable, "the model has just gone: ask again"),
+            Unanswered::Unsendable(_) => return Failure::new(Fault::BadRequest, "this request cannot be passed on"),
+        };
+        Failure::new(Fault::Upstream, message)
+    }
+}

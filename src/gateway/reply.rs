@@ -1,0 +1,317 @@
+//! Reply: the server's answer as it comes -> the client's, in the frames that its readers need.
+//!
+//! Nothing is collected: the client's socket asks for the next frame, and only then is the server's read, so a slow
+//! reader slows the server down and costs one frame of memory. A reply can be ended from outside at any time, also
+//! while its reader sleeps and nobody polls it: that is why what it holds stands behind a lock that `cut` can take.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue};
+use http_body::Frame;
+use http_body_util::combinators::UnsyncBoxBody;
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep};
+
+use super::Event;
+use super::errors::{Failure, Family};
+use super::instance::{Admission, locked};
+use super::record::Record;
+
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+pub type Body = UnsyncBoxBody<Bytes, BoxError>;
+
+/// How long a reply that has begun may stand still.
+pub const STREAM_IDLE_MAX: Duration = Duration::from_secs(120);
+/// How long the server may work on an answer before it begins: on a slow machine a long prompt takes minutes, and a
+/// reply in one piece comes only when it is finished.
+pub const FIRST_BYTE_MAX: Duration = Duration::from_secs(30 * 60);
+/// A line longer than this is passed on in pieces.
+const LINE_MAX: usize = 1 << 20;
+
+/// What a reply that runs holds. The server's side is let go first, then the count falls.
+struct Live {
+    upstream: Incoming,
+    _admission: Option<Admission>,
+}
+
+/// A reply that runs, or has ended, or was ended.
+pub struct Running {
+    state: Mutex<State>,
+    record: Arc<Record>,
+}
+
+struct State {
+    live: Option<Live>,
+    reader: Option<Waker>,
+}
+
+impl Running {
+    /// Ends it: the server is let go at once, and the reader hears of it when it next listens.
+    pub fn cut(&self) {
+        let (live, reader) = {
+            let mut state = locked(&self.state);
+            (state.live.take(), state.reader.take())
+        };
+        if live.is_some() {
+            self.record.cut.add();
+        }
+        drop(live);
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+    }
+}
+
+/// The reply as its reader polls it.
+pub struct ReplyBody {
+    running: Arc<Running>,
+    framing: Framing,
+    family: Family,
+    idle: Pin<Box<Sleep>>,
+    heard_at: Instant,
+    patience: Duration,
+    ended: bool,
+}
+
+enum Framing {
+    /// As it comes; nothing can be added to it.
+    Raw,
+    /// Server-sent events, as they come; the last bytes that were passed.
+    Events([u8; 4]),
+    Lines(Lines),
+}
+
+/// Why a reply ends without its end: the connection is broken off, so that the client cannot take it for whole.
+#[derive(Debug, thiserror::Error)]
+enum Broken {
+    #[error("the reply was ended for a switch")]
+    Cut,
+    #[error("the server sent nothing for too long")]
+    Idle,
+    #[error("the server broke off: {0}")]
+    Upstream(hyper::Error),
+}
+
+impl ReplyBody {
+    pub fn new(
+        (headers, upstream): (&HeaderMap, Incoming),
+        family: Family,
+        admission: Option<Admission>,
+        record: &Arc<Record>,
+    ) -> Self {
+        let place = admission.as_ref().map(Admission::place);
+        let live = Live { upstream, _admission: admission };
+        let state = Mutex::new(State { live: Some(live), reader: None });
+        let running = Arc::new(Running { state, record: record.clone() });
+        if let Some((instance, id)) = place {
+            Admission::register(&instance, id, &running);
+        }
+        ReplyBody {
+            running,
+            framing: Framing::of(headers),
+            family,
+            idle: Box::pin(tokio::time::sleep(FIRST_BYTE_MAX)),
+            heard_at: Instant::now(),
+            patience: FIRST_BYTE_MAX,
+            ended: false,
+        }
+    }
+
+    /// The next piece of the server's, `None` at its end.
+    fn poll_upstream(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
+        let mut state = locked(&self.running.state);
+        let Some(live) = &mut state.live else { return Poll::Ready(Some(Err(Broken::Cut))) };
+        let polled = Pin::new(&mut live.upstream);
+        match http_body::Body::poll_frame(polled, cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                self.heard_at = Instant::now();
+                self.patience = STREAM_IDLE_MAX;
+                // Trailers are not announced to the client, so they end here.
+                Poll::Ready(Some(Ok(frame.into_data().unwrap_or_default())))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                state.live = None;
+                Poll::Ready(Some(Err(Broken::Upstream(error))))
+            }
+            Poll::Ready(None) => {
+                state.live = None;
+                Poll::Ready(None)
+            }
+            Poll::Pending => {
+                if !state.reader.as_ref().is_some_and(|reader| reader.will_wake(cx.waker())) {
+                    state.reader = Some(cx.waker().clone());
+                }
+                while self.idle.as_mut().poll(cx).is_ready() {
+                    let ends_at = self.heard_at + self.patience;
+                    if ends_at <= Instant::now() {
+                        state.live = None;
+                        return Poll::Ready(Some(Err(Broken::Idle)));
+                    }
+                    self.idle.as_mut().reset(ends_at);
+                }
+                Poll::Pending
+            }
+        }
+    }
+
+    /// What is still said to the reader of a reply that did not come to its end.
+    fn last_words(&mut self, broken: Broken) -> Result<Bytes, BoxError> {
+        match (&broken, &self.framing) {
+            // Within an event nothing can be said that would not be taken for a part of it.
+            (Broken::Cut, Framing::Events(tail)) if at_boundary(*tail) => Ok(Failure::cut().event(self.family)),
+            (Broken::Cut, Framing::Lines(_)) => Ok(Failure::cut().event(Family::Ollama)),
+            (Broken::Cut, Framing::Raw | Framing::Events(_)) => Err(broken.into()),
+            (Broken::Idle | Broken::Upstream(_), _) => {
+                let record = &self.running.record;
+                record.truncated.add();
+                record.tell(Event::UpstreamFailed { why: broken.to_string() });
+                tracing::warn!(message = "The server broke off a reply.", why = %broken);
+                Err(broken.into())
+            }
+        }
+    }
+}
+
+impl http_body::Body for ReplyBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.get_mut();
+        loop {
+            if let Framing::Lines(lines) = &mut this.framing
+                && let Some(line) = lines.next()
+            {
+                return Poll::Ready(Some(Ok(Frame::data(line))));
+            }
+            if this.ended {
+                return Poll::Ready(None);
+            }
+            match ready!(this.poll_upstream(cx)) {
+                Some(Ok(data)) if data.is_empty() => {}
+                Some(Ok(data)) => match &mut this.framing {
+                    Framing::Raw => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                    Framing::Events(tail) => {
+                        follow(tail, &data);
+                        return Poll::Ready(Some(Ok(Frame::data(data))));
+                    }
+                    Framing::Lines(lines) => lines.add(data),
+                },
+                Some(Err(broken)) => {
+                    this.ended = true;
+                    return Poll::Ready(Some(this.last_words(broken).map(Frame::data)));
+                }
+                None => {
+                    this.ended = true;
+                    if let Framing::Lines(lines) = &mut this.framing
+                        && let Some(rest) = lines.finish()
+                    {
+                        return Poll::Ready(Some(Ok(Frame::data(rest))));
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Framing {
+    fn of(headers: &HeaderMap) -> Self {
+        if headers.contains_key(CONTENT_LENGTH) || headers.contains_key(CONTENT_ENCODING) {
+            return Framing::Raw;
+        }
+        match media_type(headers) {
+            b"text/event-stream" => Framing::Events(*b"\n\n\n\n"),
+            b"application/x-ndjson" => Framing::Lines(Lines::default()),
+            _ => Framing::Raw,
+        }
+    }
+}
+
+/// The media type without its parameters.
+pub fn media_type(headers: &HeaderMap) -> &[u8] {
+    let value = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii()
+}
+
+fn follow(tail: &mut [u8; 4], data: &[u8]) {
+    for byte in &data[data.len().saturating_sub(4)..] {
+        tail.rotate_left(1);
+        tail[3] = *byte;
+    }
+}
+
+fn at_boundary(tail: [u8; 4]) -> bool {
+    tail.ends_with(b"\n\n") || tail.ends_with(b"\r\n\r\n")
+}
+
+/// Cuts a stream of lines into one line a frame: some clients parse every piece that they get as one JSON value, and
+/// never recover from two.
+#[derive(Default)]
+struct Lines {
+    /// The beginning of a line whose end has not come yet.
+    begun: BytesMut,
+    rest: Bytes,
+}
+
+impl Lines {
+    fn add(&mut self, data: Bytes) {
+        self.rest = data;
+    }
+
+    fn next(&mut self) -> Option<Bytes> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let end = self.rest.iter().position(|byte| *byte == b'\n');
+        let piece = self.rest.split_to(end.map_or(self.rest.len(), |end| end + 1));
+        if end.is_some() && self.begun.is_empty() {
+            return Some(piece);
+        }
+        self.begun.extend_from_slice(&piece);
+        (end.is_some() || self.begun.len() > LINE_MAX).then(|| self.begun.split().freeze())
+    }
+
+    /// What never got its end, to be passed on as it is.
+    fn finish(&mut self) -> Option<Bytes> {
+        Some(self.begun.split().freeze()).filter(|rest| !rest.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frames(chunks: &[&'static str]) -> Vec<Bytes> {
+        let mut lines = Lines::default();
+        let mut frames = Vec::new();
+        for chunk in chunks {
+            lines.add(Bytes::from_static(chunk.as_bytes()));
+            frames.extend(std::iter::from_fn(|| lines.next()));
+        }
+        frames
+    }
+
+    #[test]
+    fn a_frame_never_holds_two_lines_nor_a_part_of_one() {
+        assert_eq!(
+            frames(&["{1}\n{2}\n{3", "}\n", "{4", "}", "\n{5}\n"]),
+            ["{1}\n", "{2}\n", "{3}\n", "{4}\n", "{5}\n"]
+        );
+    }
+
+    #[test]
+    fn events_can_be_added_only_between_events() {
+        let mut tail = *b"\n\n\n\n";
+        for (data, boundary) in
+            [("data: a\n", false), ("\n", true), ("d", false), ("ata: b\r\n\r\n", true), ("x", false)]
+        {
+            follow(&mut tail, data.as_bytes());
+            assert_eq!(at_boundary(tail), boundary, "{data:?}");
+        }
+    }
+}

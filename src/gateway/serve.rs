@@ -1,0 +1,246 @@
+//! Serve: connections -> requests that may come in, each handed to where it belongs.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE,
+    ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH,
+    CONTENT_TYPE, ORIGIN, VARY,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::JoinSet;
+
+use super::answer::whole;
+use super::body::{Document, Keys};
+use super::errors::{Failure, Fault};
+use super::hold::Share;
+use super::pass::{Ask, REQUIRE_HEADER, pass_info, pass_other, pass_ours};
+use super::reply::Body;
+use super::routes::{self, Kind, Route};
+use super::upstream::strip_request;
+use super::{Gateway, Shared};
+use crate::units::Span;
+
+const OUR_HEADER: HeaderName = HeaderName::from_static("x-tierkeeper");
+const CONNECTIONS_MAX: usize = 1024;
+/// In every answer, so that nobody takes us for a model server and drives himself.
+pub const OURS_HEADER: HeaderName = HeaderName::from_static("x-tierkeeper");
+pub const OURS: HeaderValue = HeaderValue::from_static("gateway");
+const HEADER_READ_MAX: Duration = Duration::from_secs(10);
+/// How long an upload may stand still.
+const UPLOAD_IDLE_MAX: Duration = Duration::from_secs(30);
+/// After an accept that failed, mostly for want of file handles.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+impl Gateway {
+    /// Serves until `shutdown`; then takes no more connections, lets the replies that run end within `grace`, and
+    /// returns how many connections had to be broken off.
+    pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()>, grace: Span) -> usize {
+        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let mut connections = JoinSet::new();
+        tokio::pin!(shutdown);
+        loop {
+            let accepted = async {
+                let place = places.clone().acquire_owned().await.expect("this semaphore is never closed");
+                (listener.accept().await, place)
+            };
+            tokio::select! {
+                biased;
+                () = &mut shutdown => break,
+                Some(_) = connections.join_next() => {}
+                (accepted, place) = accepted => match accepted {
+                    Ok((stream, _)) => {
+                        let shared = self.shared.clone();
+                        connections.spawn(async move {
+                            serve_connection(shared, stream).await;
+                            drop(place);
+                        });
+                    }
+                    Err(error) => {
+                        tracing::warn!(message = "Could not accept a connection.", %error);
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                }
+            }
+        }
+        drop(listener);
+        self.shared.stopping.cancel();
+        let all_ended = async { while connections.join_next().await.is_some() {} };
+        match tokio::time::timeout(grace.duration(), all_ended).await {
+            Ok(()) => 0,
+            Err(_) => {
+                let left = connections.len();
+                connections.shutdown().await;
+                left
+            }
+        }
+    }
+}
+
+async fn serve_connection(shared: Arc<Shared>, stream: TcpStream) {
+    // Without it each small piece waits for the acknowledgement of the one before.
+    let (Ok(()), Ok(local)) = (stream.set_nodelay(true), stream.local_addr()) else { return };
+    let stopping = shared.stopping.clone();
+    let service = service_fn(move |request| answer(shared.clone(), request, local.ip()));
+    let connection = http1::Builder::new()
+        // Without a timer the time limit on the headers would silently not hold.
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_READ_MAX)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        biased;
+        ended = connection.as_mut() => ended,
+        () = stopping.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(message = "A connection ended early.", %error);
+    }
+}
+
+/// Every answer says who gave it, so that nobody takes a gateway for a model server, least of all another of our kind.
+async fn answer(shared: Arc<Shared>, request: Request<Incoming>, local: IpAddr) -> Result<Response<Body>, Infallible> {
+    let mut response = answer_source(&shared, request, local).await;
+    response.headers_mut().insert(OUR_HEADER, HeaderValue::from_static(env!("CARGO_PKG_VERSION")));
+    Ok(response)
+}
+
+async fn answer_source(shared: &Arc<Shared>, request: Request<Incoming>, local: IpAddr) -> Response<Body> {
+    let family = routes::family(shared.server, request.uri().path());
+    if let Err(failure) = shared.guard.check_source(request.uri(), request.headers(), local) {
+        return failure.response(family);
+    }
+    let origin = request.headers().get(ORIGIN).cloned();
+    let mut response = match admit_caller(shared, request).await {
+        Ok(response) => response,
+        Err(failure) => failure.response(family),
+    };
+    response.headers_mut().insert(OURS_HEADER, OURS);
+    if let Some(origin) = origin {
+        response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        response.headers_mut().append(VARY, HeaderValue::from_static("origin"));
+    }
+    response
+}
+
+/// A request whose source is known to be good.
+async fn admit_caller(shared: &Arc<Shared>, request: Request<Incoming>) -> Result<Response<Body>, Failure> {
+    if let Some(response) = answer_preflight(shared, &request) {
+        return Ok(response);
+    }
+    let route = routes::find(shared.server, request.method(), request.uri().path());
+    if let Ok(Route { kind: Kind::Health, .. }) = route {
+        return Ok(health(shared));
+    }
+    shared.guard.check_token(request.headers())?;
+    let route = route?;
+    let (mut head, body) = request.into_parts();
+    let (path, query) = (head.uri.path().to_owned(), head.uri.query().map(str::to_owned));
+    let (body, share) = read(shared, &head.headers, body).await?;
+    let required = head.headers.remove(REQUIRE_HEADER);
+    strip_request(&mut head.headers);
+    if shared.guard.takes_authorization() {
+        head.headers.remove(AUTHORIZATION);
+    }
+    if matches!(route.kind, Kind::Info | Kind::List) {
+        return pass_info(shared, route, (head.method, &path, query.as_deref()), head.headers, body).await;
+    }
+    let document = Document::read(body, Keys::of(shared.server))?;
+    let required = required.map(|rung| String::from_utf8_lossy(rung.as_bytes()).into_owned());
+    let ask = Ask {
+        route,
+        method: head.method,
+        path,
+        query,
+        headers: head.headers,
+        document,
+        _share: share,
+        required,
+        waits: Arc::new(Notify::new()),
+    };
+    match ask.is_ours(shared) {
+        true => pass_ours(shared.clone(), ask).await,
+        false => pass_other(shared, ask).await,
+    }
+}
+
+/// What a browser asks before it lets a page call; pages that may not have been turned away already.
+fn answer_preflight(shared: &Shared, request: &Request<Incoming>) -> Option<Response<Body>> {
+    let headers = request.headers();
+    let method = headers.get(ACCESS_CONTROL_REQUEST_METHOD)?;
+    if request.method() != Method::OPTIONS || !headers.contains_key(ORIGIN) {
+        return None;
+    }
+    let wanted = Method::from_bytes(method.as_bytes()).ok()?;
+    routes::find(shared.server, &wanted, request.uri().path()).ok()?;
+    let mut response = Response::new(whole(Bytes::new()));
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response.headers_mut().insert(ACCESS_CONTROL_ALLOW_METHODS, method.clone());
+    response.headers_mut().insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+    if let Some(names) = headers.get(ACCESS_CONTROL_REQUEST_HEADERS) {
+        response.headers_mut().insert(ACCESS_CONTROL_ALLOW_HEADERS, names.clone());
+    }
+    Some(response)
+}
+
+fn health(shared: &Shared) -> Response<Body> {
+    let rung = shared.current.borrow().as_ref().map(|instance| instance.rung.name.clone());
+    let mut response = Response::new(whole(serde_json::json!({"ok": true, "rung": rung}).to_string().into()));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// The whole body, within its bounds.
+async fn read(shared: &Shared, headers: &HeaderMap, mut body: Incoming) -> Result<(Bytes, Share), Failure> {
+    let too_large = || Failure::new(Fault::TooLarge, format!("the body is larger than {} bytes", shared.body_max));
+    let too_many = || {
+        shared.record.refused.add();
+        Failure::new(Fault::Unavailable, "too much is being sent at once: ask again later")
+    };
+    let identity = |encoding: &HeaderValue| encoding.as_bytes().eq_ignore_ascii_case(b"identity");
+    if !headers.get_all(CONTENT_ENCODING).iter().all(identity) {
+        return Err(Failure::new(Fault::Encoded, "the body must not be compressed: its model has to be read"));
+    }
+    let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if length.is_some_and(|length| length > shared.body_max) {
+        return Err(too_large());
+    }
+    let mut share = shared.uploads.take(0).expect("nothing fits in any budget");
+    let (mut first, mut rest) = (Bytes::new(), Vec::new());
+    loop {
+        let frame = tokio::time::timeout(UPLOAD_IDLE_MAX, body.frame());
+        let frame =
+            frame.await.map_err(|_| Failure::new(Fault::UploadStalled, "the upload stood still for too long"))?;
+        let Some(frame) = frame else { break };
+        let frame = frame.map_err(|_| Failure::new(Fault::BadRequest, "the upload broke off"))?;
+        let data = frame.into_data().unwrap_or_default();
+        if (first.len() + rest.len() + data.len()) as u64 > shared.body_max {
+            return Err(too_large());
+        }
+        if !share.grow(data.len() as u64) {
+            return Err(too_many());
+        }
+        // Most bodies come in one piece, and need no copy.
+        match first.is_empty() {
+            true => first = data,
+            false => rest.extend_from_slice(&data),
+        }
+    }
+    let body = if rest.is_empty() { first } else { Bytes::from([first.as_ref(), &rest].concat()) };
+    Ok((body, share))
+}

@@ -1,0 +1,173 @@
+//! Upstream: a request as it goes to the server -> the server's answer, or why there is none.
+//!
+//! The plain HTTP client and nothing around it: it reads no proxy settings, follows no redirects and needs no
+//! certificates, so that nothing but the configured address can ever be reached through it.
+
+use std::error::Error;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, ORIGIN, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderMap, HeaderName, Method, Request, Response, Uri};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+
+use super::reply::FIRST_BYTE_MAX;
+use super::{GatewayError, Server};
+use crate::config::ServerKind;
+
+const CONNECT_MAX: Duration = Duration::from_secs(5);
+
+pub struct Upstream {
+    client: Client<HttpConnector, Full<Bytes>>,
+    authority: Authority,
+    /// The path under which the server's API begins, without its last slash.
+    prefix: String,
+}
+
+/// Why the server gave no answer at all.
+#[derive(Debug, thiserror::Error)]
+pub enum Unanswered {
+    #[error("the server refused the connection: {0}")]
+    Refused(String),
+    #[error("the server broke off before it answered: {0}")]
+    Reset(String),
+    #[error("the server did not answer within {} minutes", FIRST_BYTE_MAX.as_secs() / 60)]
+    Silent,
+    #[error("the server does not hold the model that serves")]
+    NotHeld,
+    #[error("the request cannot be sent: {0}")]
+    Unsendable(http::Error),
+}
+
+impl Upstream {
+    pub fn new(server: &Server) -> Result<Self, GatewayError> {
+        let unusable = || GatewayError::ServerUrl { url: server.url.clone() };
+        let uri: Uri = server.url.parse().map_err(|_| unusable())?;
+        let authority = uri.authority().filter(|_| uri.scheme() == Some(&Scheme::HTTP)).ok_or_else(unusable)?;
+        let mut connector = HttpConnector::new();
+        // Without it each small piece waits for the acknowledgement of the one before: 40 ms on a loopback.
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(CONNECT_MAX));
+        // llama-server gives each open connection a thread, idle ones for 5 s, so only few are kept for it.
+        let (idle_max, idle_for) = match server.kind {
+            ServerKind::Ollama => (64, Duration::from_secs(30)),
+            ServerKind::LlamaServer => (8, Duration::from_secs(3)),
+        };
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(idle_for)
+            .pool_max_idle_per_host(idle_max)
+            .build(connector);
+        let prefix = uri.path().trim_end_matches('/').to_owned();
+        Ok(Upstream { client, authority: authority.clone(), prefix })
+    }
+
+    pub async fn ask(
+        &self,
+        method: Method,
+        path_and_query: &str,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Response<Incoming>, Unanswered> {
+        let target = PathAndQuery::try_from(format!("{}{path_and_query}", self.prefix));
+        let uri = target.map_err(http::Error::from).and_then(|target| {
+            Uri::builder().scheme(Scheme::HTTP).authority(self.authority.clone()).path_and_query(target).build()
+        });
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = method;
+        *request.uri_mut() = uri.map_err(Unanswered::Unsendable)?;
+        *request.headers_mut() = headers;
+        match tokio::time::timeout(FIRST_BYTE_MAX, self.client.request(request)).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) if error.is_connect() => Err(Unanswered::Refused(causes(&error))),
+            Ok(Err(error)) => Err(Unanswered::Reset(causes(&error))),
+            Err(_) => Err(Unanswered::Silent),
+        }
+    }
+}
+
+/// Takes out what is meant for this connection only.
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    for name in named {
+        headers.remove(name);
+    }
+    for name in [CONNECTION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE] {
+        headers.remove(name);
+    }
+    for name in ["keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization"] {
+        headers.remove(name);
+    }
+}
+
+/// Takes out of a request what is ours to say to the server, or was said to us alone.
+pub fn strip_request(headers: &mut HeaderMap) {
+    strip_hop_by_hop(headers);
+    // Whether a page may call has been decided here; the server would decide it by our address.
+    for name in [HOST, CONTENT_LENGTH, EXPECT, ORIGIN] {
+        headers.remove(name);
+    }
+}
+
+/// The query as it goes to llama-server: it must not load what the Controller has not asked it to load.
+pub fn without_autoload(path: &str, query: Option<&str>) -> String {
+    let kept = query.into_iter().flat_map(|query| query.split('&'));
+    let kept = kept.filter(|pair| !pair.is_empty() && pair.split('=').next() != Some("autoload"));
+    let query: Vec<_> = kept.chain(["autoload=false"]).collect();
+    format!("{path}?{}", query.join("&"))
+}
+
+fn causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_for_one_connection_goes_no_further() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("connection", "close, X-Secret"),
+            ("x-secret", "1"),
+            ("te", "trailers"),
+            ("upgrade", "h2c"),
+            ("accept", "*/*"),
+        ] {
+            headers.append(HeaderName::from_static(name), value.parse().unwrap());
+        }
+        strip_hop_by_hop(&mut headers);
+        assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["accept"]);
+    }
+
+    #[test]
+    fn autoload_is_always_off() {
+        assert_eq!(without_autoload("/x", None), "/x?autoload=false");
+        assert_eq!(without_autoload("/x", Some("a=1&autoload=true&autoload")), "/x?a=1&autoload=false");
+    }
+
+    #[test]
+    fn only_plain_http_addresses_are_servers() {
+        let new = |url: &str| Upstream::new(&Server { kind: ServerKind::Ollama, url: url.to_owned() }).is_ok();
+        assert!(new("http://127.0.0.1:11434") && new("http://ollama:11434/prefix/"));
+        assert!(!new("https://ollama") && !new("ollama:11434") && !new("/x") && !new(""));
+    }
+}

@@ -1,0 +1,11 @@
+//! The gateway, from its two sides: real clients and a scripted server in -> what each of them sees.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod rig;
+
+mod counts;
+mod fidelity;
+mod guards;
+mod hammer;
+mod holds;

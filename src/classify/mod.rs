@@ -256,11 +256,15 @@ fn own(pool: Pool, measured: Option<Bytes>, residents: Option<&[Resident]>, ledg
         Some(residents) => residents.iter().any(|resident| resident.model == entry.model),
         None => entry.believed,
     };
-    let bound: Bytes = ledger.models.iter().filter(|entry| listed(entry)).map(|entry| entry.amount(pool)).sum();
+    let sum = |ours: &dyn Fn(&&LedgerModel) -> bool| -> Bytes {
+        ledger.models.iter().filter(ours).map(|entry| entry.amount(pool)).sum()
+    };
+    let bound = sum(&|entry| listed(entry));
     match (measured, residents) {
         // Models that are not on the ladder are others' even when the same server holds them.
         (Some(measured), Some(residents)) if residents.iter().any(|resident| !ledger.knows(&resident.model)) => {
-            (measured.min(bound), OwnSource::Measured)
+            // Ollama does not list a model before it is loaded.
+            (measured.min(sum(&|entry| entry.believed || listed(entry))), OwnSource::Measured)
         }
         (Some(measured), _) => (measured, OwnSource::Measured),
         (None, Some(_)) => (bound, OwnSource::Ledger),
@@ -298,10 +302,9 @@ fn use_of(pressure: &Pressure, pool: &PoolAssessment, chosen: Option<Bytes>) -> 
         (Level::Emergency, share, pressure.emergency.use_share)
     } else if share >= pressure.hard.use_share {
         (Level::Hard, share, pressure.hard.use_share)
-    } else if soft_share >= pressure.soft.use_share {
-        (Level::Soft, soft_share, pressure.soft.use_share)
     } else if counted > pool.ceiling {
-        (Level::Soft, soft_share, pool.ceiling.share_of(pool.capacity))
+        // The same comparison by which a rung fits: what was chosen as fitting to the last byte is no trouble.
+        (Level::Soft, soft_share, pressure.soft.use_share.min(pool.ceiling.share_of(pool.capacity)))
     } else if share >= WATCH {
         (Level::Watch, share, WATCH)
     } else {

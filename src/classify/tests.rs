@@ -86,7 +86,7 @@ fn the_level_follows_use_and_the_ceiling() {
         sample.runners = Some(vec![runner(Bytes::gib(1))]);
         classify(&policy(), &sample, &ledger()).usage.level
     };
-    let levels = [6000, 7200, 8192, 9216, 9933].map(level);
+    let levels = [6000, 7200, 8200, 9216, 9933].map(level);
     assert_eq!(levels, [Level::Calm, Level::Watch, Level::Soft, Level::Hard, Level::Emergency]);
 }
 
@@ -170,4 +170,12 @@ fn the_first_tier_whose_needs_are_met_is_taken_and_an_8_gib_laptop_shows_less() 
     assert_eq!(tier(&policy, Bytes::mib(7000), 8, Bytes::ZERO), (1, true));
     assert_eq!(tier(&policy, Bytes::gib(16), 4, Bytes::ZERO), (1, true));
     assert_eq!(tier(&policy, Bytes::gib(1), 1, Bytes::ZERO), (1, false));
+}
+
+#[test]
+fn a_rung_that_loads_unlisted_beside_someone_elses_model_is_still_ours() {
+    let mut sample = sample(Bytes::gib(7));
+    sample.runners = Some(vec![runner(Bytes::gib(4))]);
+    sample.residents = Some(vec![resident("someone-elses")]);
+    assert_eq!(ram(&sample, &ledger()).foreign, Bytes::gib(3), "Ollama lists no model before it is loaded");
 }

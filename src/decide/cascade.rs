@@ -7,25 +7,18 @@ use std::sync::Arc;
 
 use super::command::Command;
 use super::controller::{Controller, Damping};
-use super::input::ServerFacts;
 use super::notice::Notice;
-use super::phase::{DRAIN_AND_UNLOAD, Kind, Phase, Switch, UNLOAD_ONLY};
+use super::phase::{Kind, Phase, Switch, UNLOAD_ONLY};
 use super::reason::Reason;
 use super::timer::Timer;
 use crate::classify::{OwnSource, Pool, PoolAmounts};
-use crate::policy::{Policy, Rung};
+use crate::policy::Rung;
 use crate::units::{Bytes, Moment, Permille, Span};
 
-/// The longest that a model found loading is waited for at the start.
-const RECONCILE_MAX: Span = Span::minutes(2);
 /// The longest that an unload is waited for: it is asked for again and again meanwhile.
 const UNLOAD_MAX: Span = Span::seconds(60);
-/// The longest that memory is waited for. A process that is gone gives its pages back within moments; where the
-/// processes are hidden, only the pool tells.
-const VERIFY_SEEN_MAX: Span = Span::seconds(5);
-const VERIFY_HIDDEN_MAX: Span = Span::seconds(30);
-/// The share of what was expected that must be back.
-const BACK: Permille = Permille(750);
+/// A process that has given back less of its bound than this has not gone.
+const LINGERS: Permille = Permille(250);
 /// A load may take this long, or as long as reading it at the slowest rate that is still a rate.
 const LOAD_MIN: Span = Span::seconds(120);
 const LOAD_RATE: Bytes = Bytes(50_000_000);
@@ -54,9 +47,11 @@ impl Controller {
             incoming,
             from,
             steps,
+            unload_asked: false,
             own_before: PoolAmounts::default(),
             used_before: PoolAmounts::default(),
             progress: (now, 0),
+            began: now,
             step_since: now,
         });
         self.waits_for_idle = false;
@@ -64,7 +59,7 @@ impl Controller {
     }
 
     /// Enters the next step of the list, or ends the switch when there is none.
-    fn next_step(&mut self, now: Moment) {
+    pub(super) fn next_step(&mut self, now: Moment) {
         self.timers.stop_steps();
         let Some(switch) = &mut self.switch else { return };
         let Some((step, rest)) = switch.steps.split_first() else { return self.finish(now) };
@@ -75,7 +70,7 @@ impl Controller {
         self.phase = *step;
         match (step, leaving, incoming) {
             (Phase::Draining, Some(rung), _) => self.enter_draining(now, rung, reason),
-            (Phase::Unloading, Some(rung), _) => self.enter_unloading(now, rung, reason),
+            (Phase::Unloading, Some(rung), _) => self.enter_unloading(now, &rung),
             (Phase::Verifying, Some(_), _) => self.enter_verifying(now),
             (Phase::Loading, _, Some(rung)) => self.enter_loading(now, rung, reason),
             (Phase::Checking, _, Some(rung)) => {
@@ -92,26 +87,33 @@ impl Controller {
         self.commands.push_back(Command::Close { rung, reason });
     }
 
-    fn enter_unloading(&mut self, now: Moment, rung: Arc<Rung>, reason: Reason) {
+    /// Before the unload the machine is looked at once more: what is ours now must be known to see it come back.
+    fn enter_unloading(&mut self, now: Moment, rung: &Rung) {
         if self.serving.as_ref().is_some_and(|serving| serving.name == rung.name) {
+            self.note_way_down(now);
             self.serving = None;
         }
         self.freeze();
-        let Some(switch) = &mut self.switch else { return };
+        self.timers.set(Timer::Unload, now + UNLOAD_MAX);
+        if let Some(switch) = &mut self.switch {
+            switch.unload_asked = false;
+        }
+        self.look_now(now);
+    }
+
+    /// The look before the unload has been taken, or does not come.
+    pub(super) fn judge_unloading(&mut self) {
+        let Some(switch) = self.switch.as_mut().filter(|switch| !switch.unload_asked) else { return };
+        let Some(rung) = switch.leaving.clone() else { return };
+        switch.unload_asked = true;
         for pool in [Pool::Ram, Pool::Vram] {
             let latest = self.latest.pool(pool);
             switch.own_before.set(pool, latest.map(|latest| latest.own));
             switch.used_before.set(pool, latest.map(|latest| latest.used));
         }
         self.ledger.held = switch.own_before;
-        self.timers.set(Timer::Unload, now + UNLOAD_MAX);
+        let reason = switch.reason.clone();
         self.commands.push_back(Command::Unload { rung, reason });
-    }
-
-    fn enter_verifying(&mut self, now: Moment) {
-        let seen = self.latest.pools().all(|pool| pool.own_source == OwnSource::Measured);
-        self.timers.set(Timer::Verify, now + if seen { VERIFY_SEEN_MAX } else { VERIFY_HIDDEN_MAX });
-        self.look_now(now);
     }
 
     /// What was to be loaded may no longer fit by now: it is chosen again with what is known at this moment.
@@ -133,6 +135,7 @@ impl Controller {
         self.commands.push_back(Command::Publish { rung: Arc::clone(&rung), reason: reason.clone() });
         self.serving = Some(rung);
         self.serving_since = now;
+        self.ours = true;
         self.climbed = false;
         self.refresh_ledger();
     }
@@ -172,37 +175,7 @@ impl Controller {
         self.calm_from = now;
         self.refresh_ledger();
         self.leave_if_stopping();
-        if let Some(policy) = self.next_policy.take() {
-            self.policy_changed(now, policy);
-        }
-    }
-
-    pub(super) fn leave_if_stopping(&mut self) {
-        if !self.stopping {
-            return;
-        }
-        let reason = Reason::Stopping;
-        if let Some(rung) = self.serving.clone() {
-            self.commands.push_back(Command::Release { rung, reason: reason.clone() });
-        }
-        self.commands.push_back(Command::Exit { reason });
-    }
-
-    /// Only ever downwards: a better rung is its own message.
-    fn tell_if_less(&mut self, now: Moment, switch: Switch) {
-        let (Some(from), Some(to)) = (switch.from, self.serving.clone()) else { return };
-        let (Some(before), Some(after)) = (self.index_of(&from), self.index_of(&to)) else { return };
-        if after <= before || matches!(switch.kind, Kind::Up | Kind::Clear) {
-            return;
-        }
-        let short = self.missing_for(now, before);
-        let notice = Notice::Downgraded {
-            from: from.name.clone(),
-            to: to.name.clone(),
-            missing: short.map(|short| short.missing).unwrap_or_default(),
-            pool: short.map_or(Pool::Ram, |short| short.pool),
-        };
-        self.commands.push_back(Command::Notify { notice, reason: switch.reason });
+        self.apply_next_policy(now);
     }
 
     fn waits_for(&self, phase: Phase, rung: &str) -> bool {
@@ -232,7 +205,7 @@ impl Controller {
     }
 
     pub(super) fn unload_done(&mut self, now: Moment, rung: &str) {
-        if self.waits_for(Phase::Unloading, rung) {
+        if self.waits_for(Phase::Unloading, rung) && self.switch.as_ref().is_some_and(|switch| switch.unload_asked) {
             self.next_step(now);
         }
     }
@@ -250,48 +223,24 @@ impl Controller {
         }
     }
 
-    pub(super) fn judge_verifying(&mut self, now: Moment) {
-        let Some(switch) = &self.switch else { return };
-        let back = self.latest.pools().all(|pool| {
-            let (Some(own), Some(used)) = (switch.own_before.of(pool.pool), switch.used_before.of(pool.pool)) else {
-                return true;
-            };
-            let expected = match pool.own_source {
-                OwnSource::Measured => own.saturating_sub(self.own_measured(pool.pool).unwrap_or(own)),
-                OwnSource::Ledger | OwnSource::Unknown => self.leaving_bound(switch, pool.pool),
-            };
-            used.saturating_sub(pool.used) >= expected.share(BACK)
-        });
-        if back {
-            self.memory_is_back(now);
-        }
+    /// Whether the processes still hold all that they held while the leaving rung served: then it is not gone at all.
+    pub(super) fn lingers(&self, switch: &Switch) -> bool {
+        let served =
+            switch.from.as_ref().zip(switch.leaving.as_ref()).is_some_and(|(from, rung)| from.name == rung.name);
+        served
+            && self.latest.pools().all(|pool| {
+                let own = switch.own_before.of(pool.pool).unwrap_or_default();
+                let now = self.own_measured(pool.pool);
+                now.is_some_and(|now| now + self.leaving_bound(switch, pool.pool).share(LINGERS) > own)
+            })
     }
 
-    fn leaving_bound(&self, switch: &Switch, pool: Pool) -> Bytes {
-        let need = switch.leaving.as_ref().and_then(|rung| self.footprint(rung)).unwrap_or_default();
-        super::fit::amount(&need, pool)
-    }
-
-    /// The memory is back, or will not come: what is missing counts as others' from now on.
-    pub(super) fn memory_is_back(&mut self, now: Moment) {
-        self.ledger.held = PoolAmounts::default();
-        if let Some(switch) = &mut self.switch
-            && self.phase == Phase::Verifying
-        {
-            switch.leaving = None;
-            self.choose_again(now);
-            self.refresh_ledger();
-            self.next_step(now);
-        }
-    }
-
-    /// Between unload and load the world may have changed: the target of a way down is chosen anew.
-    fn choose_again(&mut self, now: Moment) {
-        let Some(switch) = self.switch.as_ref().filter(|switch| switch.kind == Kind::Down) else { return };
-        if switch.incoming.is_none() || switch.steps.is_empty() {
-            return;
-        }
-        let target = self.target_now(now);
+    /// Between unload and load the world may have changed: what is loaded is chosen anew, and nothing on hope.
+    pub(super) fn choose_again(&mut self, now: Moment) {
+        let Some(switch) = self.switch.as_ref().filter(|switch| !switch.steps.is_empty()) else { return };
+        let Some(incoming) = &switch.incoming else { return };
+        let from = if switch.kind == Kind::Down { self.floor } else { self.index_of(incoming).unwrap_or_default() };
+        let target = self.target_down(now, from).map(|(index, _)| Arc::clone(&self.policy.ladder[index]));
         if let Some(switch) = &mut self.switch {
             switch.incoming = target;
         }
@@ -358,16 +307,16 @@ impl Controller {
         }
     }
 
-    fn own_measured(&self, pool: Pool) -> Option<Bytes> {
+    pub(super) fn own_measured(&self, pool: Pool) -> Option<Bytes> {
         self.latest.pool(pool).filter(|pool| pool.own_source == OwnSource::Measured).map(|pool| pool.own_now)
     }
 
     /// Trouble during a load: it is given up before it makes things worse.
-    pub(super) fn give_up_load(&mut self, now: Moment) {
+    pub(super) fn give_up_load(&mut self, now: Moment, unforeseen: bool) {
         let Some(rung) = self.switch.as_ref().and_then(|switch| switch.incoming.clone()) else { return };
         let reason = self.trouble();
         self.commands.push_back(Command::CancelLoad { rung, reason: reason.clone() });
-        self.abandon_incoming(now, reason, false);
+        self.abandon_incoming(now, reason, unforeseen);
     }
 
     /// What was to come does not: it is unloaded, whatever there is of it, and what served goes on or is chosen anew.
@@ -391,84 +340,5 @@ impl Controller {
             self.damping.entry(rung.name.clone()).or_default().failed_climbs += 1;
         }
         self.next_step(now);
-    }
-
-    /// Trouble while the old rung is still finishing after a climb: the old one takes over again, the new one goes.
-    pub(super) fn turn_back(&mut self, now: Moment) {
-        let Some(old) = self.switch.as_ref().and_then(|switch| switch.leaving.clone()) else { return };
-        let Some(new) = self.serving.clone() else { return };
-        let reason = self.trouble();
-        self.damping.entry(new.name.clone()).or_default().failed_climbs += 1;
-        self.serve(now, old, &reason);
-        self.begin(now, Kind::Clear, reason, Some(new), None, DRAIN_AND_UNLOAD);
-    }
-
-    pub(super) fn server_up(&mut self, now: Moment, facts: ServerFacts) {
-        self.server = Some(facts);
-        self.server_down = false;
-        self.forget_server_state(now);
-        self.phase = Phase::Reconciling;
-        self.timers.set(Timer::Reconcile, now + RECONCILE_MAX);
-        self.refresh_ledger();
-        self.look_now(now);
-    }
-
-    pub(super) fn server_is_down(&mut self, now: Moment) {
-        if let Some(rung) = self.serving.take() {
-            let reason = Reason::ModelVanished { model: rung.model.clone() };
-            self.commands.push_back(Command::Close { rung, reason });
-        }
-        self.server = None;
-        self.server_down = true;
-        self.forget_server_state(now);
-        self.phase = Phase::Starting;
-        self.calm_from = now;
-        self.leave_if_stopping();
-    }
-
-    fn forget_server_state(&mut self, now: Moment) {
-        self.end_switch();
-        self.stalls_masked_until = now;
-        self.ledger.frozen = PoolAmounts::default();
-        self.freeze_ends = None;
-        self.residents = None;
-        self.floor = 0;
-        self.serving = None;
-        self.forget_samples();
-    }
-
-    pub(super) fn policy_changed(&mut self, now: Moment, policy: Arc<Policy>) {
-        if self.switch.is_some() {
-            self.next_policy = Some(policy);
-            return;
-        }
-        self.apply_policy(policy);
-        let Some(serving) = self.serving.clone() else { return };
-        // A rung that only has another name now goes on under the old one until the next switch: its gate has it.
-        if self.index_of(&serving).is_none() {
-            self.replace(now, serving);
-        }
-    }
-
-    pub(super) fn stop_requested(&mut self, now: Moment) {
-        self.stopping = true;
-        match self.phase {
-            Phase::Starting | Phase::Reconciling | Phase::Steady | Phase::Asleep => self.leave_if_stopping(),
-            Phase::Draining => self.stop_draining(now),
-            // What is being changed is finished first, so that the server is left serving something.
-            Phase::Unloading | Phase::Verifying | Phase::Loading | Phase::Checking => {}
-        }
-    }
-
-    /// Nothing was unloaded yet: what was to leave stays.
-    fn stop_draining(&mut self, now: Moment) {
-        let leaving = self.switch.as_ref().and_then(|switch| switch.leaving.clone());
-        if let Some(rung) =
-            leaving.filter(|leaving| self.serving.as_ref().is_some_and(|rung| rung.name == leaving.name))
-        {
-            self.commands.push_back(Command::Publish { rung, reason: Reason::Stopping });
-        }
-        self.end_switch();
-        self.settle(now);
     }
 }

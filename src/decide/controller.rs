@@ -18,12 +18,8 @@ use crate::classify::{Assessment, Cause, Ledger, LedgerModel, Level, OwnSource, 
 use crate::footprint::Footprint;
 use crate::policy::{Policy, Rung};
 use crate::sample::{Resident, Sample, Traffic};
-use crate::units::{Bytes, Moment, Span};
+use crate::units::{Bytes, Moment, Permille, Span};
 
-/// How long after our own moves foreign is still taken to be at least what it was.
-const FREEZE_AFTER: Span = Span::seconds(10);
-/// A rise of foreign during our own moves is believed when a reading this much later shows it too.
-const CONFIRM_AFTER: Span = Span::ms(100);
 /// Sampling: no faster, no slower.
 const SAMPLE_MIN: Span = Span::ms(100);
 const SAMPLE_MAX: Span = Span::seconds(1);
@@ -34,6 +30,9 @@ const FILL_VRAM: Bytes = Bytes::gib(10);
 const BLIND_AFTER: Span = Span::seconds(5);
 /// Samples before the first decision: use is believed when it was seen twice.
 const SAMPLES_FIRST: u32 = 2;
+
+/// What was measured, and a little more.
+const LEARNED: Permille = Permille(1030);
 
 /// Which ladder models that are found loaded are ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,17 +67,21 @@ pub struct Controller {
     pub(super) phase: Phase,
     pub(super) serving: Option<Arc<Rung>>,
     pub(super) serving_since: Moment,
+    /// The serving rung is ours to unload: the policy names it, we loaded it, or it was asked for through us.
+    pub(super) ours: bool,
     /// The serving rung was climbed to, and not merely found or loaded first.
     pub(super) climbed: bool,
     pub(super) switch: Option<Switch>,
     pub(super) timers: TimerTable,
     pub(super) ledger: Ledger,
     pub(super) freeze_ends: Option<Moment>,
-    rise: [Option<(Moment, Bytes)>; 2],
-    peaks: [Peaks; 2],
+    pub(super) rise: [Option<(Moment, Bytes)>; 2],
+    pub(super) peaks: [Peaks; 2],
     pub(super) severity: Severity,
     pub(super) stalls_masked_until: Moment,
     pub(super) damping: BTreeMap<String, Damping>,
+    /// What a model was seen to take when that was more than its bound.
+    pub(super) learned: BTreeMap<String, Footprint>,
     /// The last trouble, switch or blindness: stable time counts from here.
     pub(super) calm_from: Moment,
     pub(super) busy_at: Moment,
@@ -112,6 +115,8 @@ pub struct Status {
     pub rung: Option<Arc<Rung>>,
     pub tier: String,
     pub severity: Level,
+    /// The rung that serves is ours to keep and to give back.
+    pub ours: bool,
     pub blind: bool,
     pub server_down: bool,
     /// A better rung fits, but both do not, and somebody is always asking something.
@@ -133,6 +138,7 @@ impl Controller {
             phase: Phase::Starting,
             serving: None,
             serving_since: now,
+            ours: false,
             climbed: false,
             switch: None,
             timers: TimerTable::default(),
@@ -143,6 +149,7 @@ impl Controller {
             severity: Severity::default(),
             stalls_masked_until: now,
             damping: BTreeMap::new(),
+            learned: BTreeMap::new(),
             calm_from: now,
             busy_at: now,
             traffic: Traffic::default(),
@@ -150,7 +157,8 @@ impl Controller {
             residents: None,
             samples_seen: 0,
             blind: false,
-            server_down: false,
+            // It has not answered yet.
+            server_down: true,
             vanished_since: None,
             stray: None,
             cleared_at: BTreeMap::new(),
@@ -175,6 +183,7 @@ impl Controller {
             Input::MachineFound(machine) => self.machine_found(machine),
             Input::ServerUp(facts) => self.server_up(now, facts),
             Input::ServerDown { .. } => self.server_is_down(now),
+            Input::ModelsFound(facts) => self.models_found(facts),
             Input::Sampled(sample) => self.sampled(now, sample),
             Input::LoadDone { rung } => self.load_done(now, &rung),
             Input::LoadFailed { rung, why } | Input::CheckFailed { rung, why } => self.load_failed(now, &rung, why),
@@ -183,7 +192,7 @@ impl Controller {
             Input::CheckDone { rung } => self.check_done(now, &rung),
             Input::Drained { rung } => self.drained(now, &rung),
             Input::PolicyChanged(policy) => self.policy_changed(now, policy),
-            Input::StopRequested => self.stop_requested(now),
+            Input::StopRequested => self.stop_requested(),
         }
     }
 
@@ -192,11 +201,16 @@ impl Controller {
         while let Some(timer) = self.timers.expire(now) {
             match timer {
                 Timer::NextSample => self.take_sample(now),
-                Timer::SampleOverdue => self.blind = true,
+                Timer::SampleOverdue => {
+                    self.blind = true;
+                    if self.phase == Phase::Unloading {
+                        self.judge_unloading();
+                    }
+                }
                 Timer::Reconcile => self.reconcile(now),
                 Timer::Drain => self.drain_expired(now),
                 Timer::Unload => self.unload_expired(now),
-                Timer::Verify => self.memory_is_back(now),
+                Timer::Verify => self.verify_expired(now),
                 Timer::Load => self.load_expired(now),
                 Timer::Check => self.check_expired(now),
             }
@@ -221,6 +235,7 @@ impl Controller {
             rung: self.serving.clone(),
             tier: self.policy.tiers[self.tier].name.clone(),
             severity: self.severity.level,
+            ours: self.ours,
             blind: self.blind,
             server_down: self.server_down,
             waits_for_idle: self.waits_for_idle,
@@ -277,7 +292,23 @@ impl Controller {
     }
 
     pub(super) fn footprint(&self, rung: &Rung) -> Option<Footprint> {
-        self.server.as_ref()?.models.get(&rung.model).copied().flatten()
+        let told = self.server.as_ref()?.models.get(&rung.model).copied().flatten()?;
+        let learned = self.learned.get(&rung.model).copied().unwrap_or_default();
+        Some(Footprint { memory: told.memory.max(learned.memory), vram: told.vram.max(learned.vram) })
+    }
+
+    /// A rung that has to be left and was larger than its bound is not climbed to by that bound again.
+    pub(super) fn learn_footprint(&mut self, serving: &Rung) {
+        let alone = self.residents.as_ref().is_some_and(|residents| {
+            !residents.is_empty() && residents.iter().all(|resident| resident.model == serving.model)
+        });
+        let Some(bound) = self.footprint(serving).filter(|_| alone) else { return };
+        let seen = |pool: Pool, bound: Bytes| {
+            let measured = self.latest.pool(pool).filter(|pool| pool.own_source == OwnSource::Measured);
+            measured.map(|pool| pool.own_now).filter(|own| *own > bound).map_or(bound, |own| own.share(LEARNED))
+        };
+        let learned = Footprint { memory: seen(Pool::Ram, bound.memory), vram: seen(Pool::Vram, bound.vram) };
+        self.learned.insert(serving.model.clone(), learned);
     }
 
     pub(super) fn index_of(&self, rung: &Rung) -> Option<usize> {
@@ -315,6 +346,7 @@ impl Controller {
             || sample.traffic.admitted_total != self.traffic.admitted_total
         {
             self.busy_at = now;
+            self.ours = true;
         }
         self.traffic = sample.traffic;
         self.latest = classify(&self.policy, &sample, &self.ledger);
@@ -331,53 +363,6 @@ impl Controller {
         }
         self.schedule_sample(now, rising, doubtful);
         self.judge(now);
-    }
-
-    /// Holds foreign where it was while our own moves blur it; true while a rise waits to be confirmed.
-    fn thaw(&mut self, now: Moment) -> bool {
-        if self.freeze_ends.is_some_and(|ends| now >= ends) {
-            self.freeze_ends = None;
-            self.ledger.frozen = PoolAmounts::default();
-            self.rise = [None; 2];
-        }
-        let mut waiting = false;
-        for pool in [self.latest.ram.as_mut(), self.latest.vram.as_mut()].into_iter().flatten() {
-            let Some(frozen) = self.ledger.frozen.of(pool.pool) else {
-                pool.foreign = pool.foreign_now;
-                continue;
-            };
-            let rise = &mut self.rise[pool.pool as usize];
-            if pool.foreign_now <= frozen || pool.own_source != OwnSource::Measured {
-                *rise = None;
-                continue;
-            }
-            match *rise {
-                Some((since, seen)) if now.since(since) >= CONFIRM_AFTER => {
-                    pool.foreign = seen.min(pool.foreign_now);
-                    self.ledger.frozen.set(pool.pool, Some(pool.foreign));
-                    *rise = Some((now, pool.foreign_now));
-                }
-                Some((since, seen)) => *rise = Some((since, seen.min(pool.foreign_now))),
-                None => *rise = Some((now, pool.foreign_now)),
-            }
-            waiting = true;
-        }
-        waiting
-    }
-
-    /// Foreign must not be taken for less, nor for more on one reading, while we move models ourselves.
-    pub(super) fn freeze(&mut self) {
-        self.freeze_ends = None;
-        for pool in [Pool::Ram, Pool::Vram] {
-            let foreign = self.latest.pool(pool).map(|pool| pool.foreign);
-            if self.ledger.frozen.of(pool).is_none() {
-                self.ledger.frozen.set(pool, foreign);
-            }
-        }
-    }
-
-    pub(super) fn thaw_later(&mut self, now: Moment) {
-        self.freeze_ends = Some(now + FREEZE_AFTER);
     }
 
     /// The sooner, the nearer a pool is to hard at the fastest that it is assumed to fill.

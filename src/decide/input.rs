@@ -18,6 +18,8 @@ pub enum Input {
     MachineFound(Machine),
     /// The server answers; it may be a new one, so what it holds must be asked for again.
     ServerUp(ServerFacts),
+    /// The same server was asked again what it has: models come while it runs, and a policy may name them.
+    ModelsFound(ServerFacts),
     /// The server has stopped answering.
     ServerDown {
         why: String,

@@ -8,33 +8,29 @@ use std::sync::Arc;
 
 use super::command::Command;
 use super::controller::{Adopt, Controller, Damping};
-use super::fit::{Limit, Room, Shortage, amount, shortage};
-use super::notice::Notice;
+use super::fit::{Limit, shortage};
 use super::peaks::HORIZON;
-use super::phase::{BREAK_FIRST, DRAIN_AND_UNLOAD, Kind, LOAD_ONLY, MAKE_FIRST, Phase, UNLOAD_ONLY};
+use super::phase::{BREAK_FIRST, DRAIN_AND_UNLOAD, Kind, LOAD_ONLY, MAKE_FIRST, Phase};
 use super::reason::Reason;
 use super::timer::Timer;
-use crate::classify::{Cause, Level, Pool};
+use crate::classify::Level;
 use crate::footprint::Footprint;
 use crate::policy::{AtDeadline, Rung, WhenNothingFits};
 use crate::sample::ResidentState;
-use crate::units::{Bytes, Moment, Span};
+use crate::units::{Moment, Span};
 
 /// A rung is kept, or chosen on the way down, by the most that others held this long.
-const RECENT: Span = Span::seconds(60);
+pub(super) const RECENT: Span = Span::seconds(60);
 /// What the server lists may lag behind what it does.
 const LISTING_LAG: Span = Span::seconds(3);
 /// How long a stray that was unloaded once is left alone when it comes back: somebody else wants it.
 const CONTESTED: Span = Span::minutes(10);
 /// A climb that lasted this long was no failure, whatever came before.
 const DWELL_FORGIVES: Span = Span::minutes(30);
-const STABLE_MAX: Span = HORIZON;
 /// Before leaving `Asleep` its rule must hold this long; doubled when emergency comes back soon.
 pub(super) const ASLEEP_HOLD_MIN: Span = Span::seconds(15);
 const ASLEEP_HOLD_MAX: Span = Span::minutes(10);
 const ASLEEP_RELAPSE: Span = Span::minutes(5);
-const SUGGEST_AFTER: Span = Span::hours(24);
-const SUGGEST_EVERY: Span = Span::hours(24 * 7);
 
 impl Controller {
     pub(super) fn judge(&mut self, now: Moment) {
@@ -45,7 +41,7 @@ impl Controller {
             Phase::Draining => self.judge_draining(now),
             Phase::Verifying => self.judge_verifying(now),
             Phase::Loading | Phase::Checking => self.judge_loading(now),
-            Phase::Unloading => {}
+            Phase::Unloading => self.judge_unloading(),
             Phase::Asleep => self.judge_asleep(now),
         }
         self.judge_suggestion(now);
@@ -61,51 +57,29 @@ impl Controller {
         }
     }
 
-    fn is_rung(&self, model: &str) -> bool {
-        self.policy.ladder.iter().any(|rung| rung.model == model)
-    }
-
     /// The server's own list is the truth: what it holds and may be kept stays, the rest goes, and what is missing comes.
     pub(super) fn reconcile(&mut self, now: Moment) {
         self.timers.stop(Timer::Reconcile);
-        if !self.enough_seen() {
+        let held: Vec<Arc<Rung>> = self.policy.ladder.iter().filter(|rung| self.holds(rung)).map(Arc::clone).collect();
+        // A machine that cannot be read says nothing against what is loaded, and nothing for what is not.
+        if !self.enough_seen() && (!self.blind || held.is_empty()) {
             self.timers.set(Timer::Reconcile, now + Span::seconds(1));
             return;
         }
-        let held: Vec<Arc<Rung>> = self.policy.ladder.iter().filter(|rung| self.holds(rung)).map(Arc::clone).collect();
         let reason = Reason::ServerFound {
             version: self.server.as_ref().map(|facts| facts.version.clone()).unwrap_or_default(),
             holds: held.iter().map(|rung| rung.model.clone()).collect(),
         };
         if let Some(rung) = held.iter().find(|rung| self.may_be_kept(now, rung)) {
             self.serve(now, Arc::clone(rung), &reason);
+            self.ours = self.adopt == Adopt::Ladder;
             self.settle(now);
         } else if let Some(rung) = held.first().filter(|_| self.adopt == Adopt::Ladder) {
-            self.begin(now, Kind::Clear, reason, Some(Arc::clone(rung)), None, UNLOAD_ONLY);
+            // A server that only seemed to be down may still be replying.
+            self.begin(now, Kind::Clear, reason, Some(Arc::clone(rung)), None, DRAIN_AND_UNLOAD);
         } else {
             self.begin_first(now);
         }
-    }
-
-    /// Whether the server lists this rung as loaded, with the rung's context where both are told.
-    fn holds(&self, rung: &Rung) -> bool {
-        self.residents.iter().flatten().any(|resident| {
-            let same_context = rung.context.is_none() || resident.context.is_none() || rung.context == resident.context;
-            resident.model == rung.model && resident.state == ResidentState::Loaded && same_context
-        })
-    }
-
-    fn may_be_kept(&self, now: Moment, rung: &Rung) -> bool {
-        let Some(index) = self.index_of(rung) else { return false };
-        let Some(rooms) = self.rooms(now, RECENT) else { return true };
-        let fits = |limit| self.footprint(rung).is_none_or(|need| shortage(&rooms, &need, limit).is_none());
-        let smallest = index + 1 == self.policy.ladder.len();
-        let stays = smallest && self.policy.when_nothing_fits == WhenNothingFits::KeepSmallest;
-        index >= self.best_allowed() && (fits(Limit::Ceiling) || stays && self.severity.level < Level::Emergency)
-    }
-
-    pub(super) fn best_allowed(&self) -> usize {
-        self.policy.tiers[self.tier].best
     }
 
     /// Loads the best rung that fits now, or goes to sleep. For when nothing serves.
@@ -120,83 +94,19 @@ impl Controller {
         }
     }
 
-    /// By the climbing rule on what has been seen; else the smallest, if it is to be kept and stays under hard.
-    fn target_first(&self, now: Moment, window: Span) -> Option<(usize, Reason)> {
-        let rooms = self.rooms(now, window)?;
-        let limit = Limit::Below(self.policy.upgrade.margin);
-        let best = (self.best_allowed()..self.policy.ladder.len()).find(|index| self.fits(now, *index, &rooms, limit));
-        let (index, limit) = match best {
-            Some(index) => (index, limit),
-            None => self.smallest_under_hard(now)?,
-        };
-        Some((index, self.it_fits(&rooms, index, limit, Span::ZERO)))
-    }
-
-    /// The best rung at `from` or below that fits beside what others held lately; else the smallest as above.
-    fn target_down(&self, now: Moment, from: usize) -> Option<(usize, Reason)> {
-        let rooms = self.rooms(now, RECENT)?;
-        let from = from.max(self.best_allowed());
-        let best = (from..self.policy.ladder.len()).find(|index| self.fits(now, *index, &rooms, Limit::Ceiling));
-        let (index, limit) = match best {
-            Some(index) => (index, Limit::Ceiling),
-            None => self.smallest_under_hard(now)?,
-        };
-        Some((index, self.it_fits(&rooms, index, limit, RECENT)))
-    }
-
-    /// The target of a way down that is under way, by what is known now.
-    pub(super) fn target_now(&self, now: Moment) -> Option<Arc<Rung>> {
-        self.target_down(now, self.floor).map(|(index, _)| Arc::clone(&self.policy.ladder[index]))
-    }
-
-    fn smallest_under_hard(&self, now: Moment) -> Option<(usize, Limit)> {
-        let smallest = self.policy.ladder.len() - 1;
-        let limit = Limit::Share(self.policy.pressure.hard.use_share);
-        let rooms = self.rooms(now, Span::ZERO)?;
-        let kept = self.policy.when_nothing_fits == WhenNothingFits::KeepSmallest;
-        (kept && self.fits(now, smallest, &rooms, limit)).then_some((smallest, limit))
-    }
-
-    /// Whether this rung can be had at all, and fits. What is unknown does not fit.
-    fn fits(&self, now: Moment, index: usize, rooms: &[Room], limit: Limit) -> bool {
-        let rung = &self.policy.ladder[index];
-        let resting = self.damping.get(&rung.name).and_then(|damping| damping.not_before).is_some_and(|at| now < at);
-        !resting && self.footprint(rung).is_some_and(|need| shortage(rooms, &need, limit).is_none())
-    }
-
-    fn it_fits(&self, rooms: &[Room], index: usize, limit: Limit, calm: Span) -> Reason {
-        let need = self.footprint(&self.policy.ladder[index]).unwrap_or_default();
-        let tightest = rooms.iter().min_by_key(|room| {
-            let footprint = amount(&need, room.pool);
-            (footprint == Bytes::ZERO, limit.of(room).saturating_sub(room.foreign + footprint))
-        });
-        let tightest = tightest.copied().unwrap_or(Room {
-            pool: Pool::Ram,
-            capacity: Bytes::ZERO,
-            ceiling: Bytes::ZERO,
-            foreign: Bytes::ZERO,
-        });
-        Reason::Fits {
-            pool: tightest.pool,
-            foreign: tightest.foreign,
-            footprint: amount(&need, tightest.pool),
-            limit: limit.of(&tightest),
-            calm,
-        }
-    }
-
     fn judge_steady(&mut self, now: Moment) {
         let Some(serving) = self.serving.clone() else { return };
         if self.has_vanished(now, &serving) {
             return self.serving_is_gone(now, &serving);
         }
-        if self.severity.level >= Level::Soft && !self.blind_to_trouble() {
-            return self.judge_trouble(now, &serving);
-        }
-        self.room_asked_for &= self.severity.level >= Level::Watch;
+        // First of all, for a stray may be all that the trouble is about.
         if self.clear_stray(now, &serving) {
             return;
         }
+        if self.severity.level >= Level::Soft && self.ours && !self.blind_to_trouble() {
+            return self.judge_trouble(now, &serving);
+        }
+        self.room_asked_for &= self.severity.level >= Level::Watch;
         self.judge_climb(now, &serving);
     }
 
@@ -206,9 +116,9 @@ impl Controller {
     }
 
     fn judge_trouble(&mut self, now: Moment, serving: &Arc<Rung>) {
+        self.learn_footprint(serving);
         let index = self.index_of(serving).unwrap_or(0);
         if index + 1 < self.policy.ladder.len() {
-            self.note_way_down(now, serving, index);
             self.floor = index + 1;
             let target = self.target_now(now);
             let steps = if target.is_some() { BREAK_FIRST } else { DRAIN_AND_UNLOAD };
@@ -227,11 +137,15 @@ impl Controller {
     }
 
     /// Learns from a rung that has to be left: from a climb that did not last, and from a cause that was not bytes.
-    fn note_way_down(&mut self, now: Moment, serving: &Rung, index: usize) {
+    /// Not before it really goes: a way down that was called off teaches nothing.
+    pub(super) fn note_way_down(&mut self, now: Moment) {
+        let Some(switch) = self.switch.as_ref().filter(|switch| switch.kind == Kind::Down) else { return };
+        let Some(serving) = &self.serving else { return };
+        let Some(index) = self.index_of(serving) else { return };
         let stable = self.stable(serving);
-        let dwell = now.since(self.serving_since);
+        let dwell = switch.began.since(self.serving_since);
+        let stalled = matches!(switch.reason, Reason::Stall { .. });
         let foreign = self.rooms(now, RECENT).and_then(|rooms| rooms.first().map(|room| room.foreign));
-        let stalled = matches!(self.severity.cause, Some(Cause::Stall { .. }));
         let damping = self.damping.entry(self.policy.ladder[index].name.clone()).or_default();
         if dwell >= DWELL_FORGIVES.min(stable.times(6)) {
             damping.failed_climbs = 0;
@@ -243,17 +157,10 @@ impl Controller {
         }
     }
 
-    /// How long a rung must have fitted before it is climbed to: doubled after each climb that did not last.
-    pub(super) fn stable(&self, rung: &Rung) -> Span {
-        let base = self.policy.upgrade.stable;
-        let failed = self.damping.get(&rung.name).map_or(0, |damping| damping.failed_climbs);
-        base.times(1 << failed.min(20)).min(STABLE_MAX.max(base))
-    }
-
     fn judge_climb(&mut self, now: Moment, serving: &Arc<Rung>) {
         self.waits_for_idle = false;
         let Some(index) = self.index_of(serving) else { return };
-        if self.blind || self.stopping || !self.own_is_known() {
+        if self.blind || self.stopping || !self.ours || !self.own_is_known() {
             return;
         }
         let Some((target, reason)) = (self.best_allowed()..index).find_map(|better| self.climbable(now, better)) else {
@@ -261,7 +168,8 @@ impl Controller {
         };
         let incoming = Some(Arc::clone(&self.policy.ladder[target]));
         let leaving = Some(Arc::clone(serving));
-        if self.both_fit(now, serving, target) {
+        let stable = self.stable(&self.policy.ladder[target]);
+        if self.both_fit(now, serving, target, stable) {
             return self.begin(now, Kind::Up, reason, leaving, incoming, MAKE_FIRST);
         }
         if now.since(self.busy_at) >= self.policy.upgrade.idle {
@@ -270,45 +178,13 @@ impl Controller {
         self.waits_for_idle = true;
     }
 
-    fn climbable(&self, now: Moment, index: usize) -> Option<(usize, Reason)> {
-        let rung = &self.policy.ladder[index];
-        let stable = self.stable(rung);
-        if now.since(self.calm_from) < stable {
-            return None;
-        }
-        let rooms = self.rooms(now, stable)?;
-        let limit = Limit::Below(self.policy.upgrade.margin);
-        let free = self.fits(now, index, &rooms, limit) && !self.remembers_stall(index, &rooms);
-        free.then(|| (index, self.it_fits(&rooms, index, limit, stable)))
-    }
-
-    /// A rung left because programs stalled, or a better one, is not climbed to before others hold less than then.
-    fn remembers_stall(&self, index: usize, rooms: &[Room]) -> bool {
-        let Some(ram) = rooms.iter().find(|room| room.pool == Pool::Ram) else { return false };
-        let margin = ram.capacity.share(self.policy.upgrade.margin);
-        self.policy.ladder[index..].iter().any(|rung| {
-            let left_at = self.damping.get(&rung.name).and_then(|damping| damping.left_at_foreign);
-            left_at.is_some_and(|foreign| ram.foreign + margin > foreign)
-        })
-    }
-
     /// The serving rung is not in the policy any more: the best that fits takes its place.
     pub(super) fn replace(&mut self, now: Moment, serving: Arc<Rung>) {
         let target = self.target_down(now, 0).map(|(index, _)| index);
         let incoming = target.map(|index| Arc::clone(&self.policy.ladder[index]));
-        let make_first = target.is_some_and(|index| self.both_fit(now, &serving, index));
+        let make_first = target.is_some_and(|index| self.both_fit(now, &serving, index, RECENT));
         let steps = if make_first { MAKE_FIRST } else { BREAK_FIRST };
         self.begin(now, Kind::Replace, Reason::PolicyChanged, Some(serving), incoming, steps);
-    }
-
-    /// Whether the better rung can come before the serving one goes.
-    fn both_fit(&self, now: Moment, serving: &Rung, target: usize) -> bool {
-        let room_for_two = self.server.as_ref().and_then(|facts| facts.models_max).is_none_or(|most| most >= 2);
-        let (Some(one), Some(other)) = (self.footprint(serving), self.footprint(&self.policy.ladder[target])) else {
-            return false;
-        };
-        let both = one.with(&other);
-        room_for_two && self.rooms(now, RECENT).is_some_and(|rooms| shortage(&rooms, &both, Limit::Ceiling).is_none())
     }
 
     /// Draining for trouble: worse shortens the deadline, and trouble that vanishes before the unload cancels it all.
@@ -365,8 +241,10 @@ impl Controller {
         let rooms = self.rooms(now, Span::ZERO).unwrap_or_default();
         let hard = Limit::Share(self.policy.pressure.hard.use_share);
         let would_be_hard = shortage(&rooms, &need, hard).is_some();
-        if self.severity.level >= Level::Hard && would_be_hard {
-            self.give_up_load(now);
+        // An emergency that nobody predicted is the load's own: it is not tried again at once.
+        let unforeseen = self.severity.level >= Level::Emergency && !would_be_hard;
+        if unforeseen || self.severity.level >= Level::Hard && would_be_hard {
+            self.give_up_load(now, unforeseen);
         }
     }
 
@@ -393,80 +271,15 @@ impl Controller {
         self.asleep_hold = if relapsed { self.asleep_hold.times(2).min(ASLEEP_HOLD_MAX) } else { ASLEEP_HOLD_MIN };
         self.ask_for_room(now);
         self.leave_if_stopping();
-    }
-
-    /// Help is asked for once, until it has been calm again.
-    pub(super) fn ask_for_room(&mut self, now: Moment) {
-        if self.room_asked_for {
-            return;
-        }
-        let smallest = self.policy.ladder.len() - 1;
-        let wanted = if self.serving.is_some() { smallest.saturating_sub(1) } else { smallest };
-        let Some(short) = self.missing_for(now, wanted) else { return };
-        self.room_asked_for = true;
-        let reason = self.nothing_fits(now, short.pool);
-        let notice = Notice::ResourcesWanted {
-            serving: self.serving.as_ref().map(|rung| rung.name.clone()),
-            wanted: self.policy.ladder[wanted].name.clone(),
-            missing: short.missing,
-            pool: short.pool,
-        };
-        self.commands.push_back(Command::Notify { notice, reason });
-    }
-
-    fn nothing_fits(&self, now: Moment, pool: Pool) -> Reason {
-        let rooms = self.rooms(now, RECENT).unwrap_or_default();
-        let room = rooms.iter().find(|room| room.pool == pool);
-        let smallest = self.policy.ladder.last().and_then(|rung| self.footprint(rung)).unwrap_or_default();
-        Reason::NothingFits {
-            pool,
-            foreign: room.map(|room| room.foreign).unwrap_or_default(),
-            smallest: amount(&smallest, pool),
-            ceiling: room.map(|room| room.ceiling).unwrap_or_default(),
-        }
-    }
-
-    /// How much more would have to be free for this rung to be climbed to.
-    pub(super) fn missing_for(&self, now: Moment, index: usize) -> Option<Shortage> {
-        let need = self.footprint(&self.policy.ladder[index])?;
-        shortage(&self.rooms(now, RECENT)?, &need, Limit::Below(self.policy.upgrade.margin))
-    }
-
-    fn judge_suggestion(&mut self, now: Moment) {
-        let best = self.best_allowed();
-        let index = self.serving.as_ref().and_then(|rung| self.index_of(rung));
-        let below = match self.phase {
-            Phase::Steady => index.is_none_or(|index| index > best),
-            Phase::Asleep => true,
-            Phase::Starting
-            | Phase::Reconciling
-            | Phase::Draining
-            | Phase::Unloading
-            | Phase::Verifying
-            | Phase::Loading
-            | Phase::Checking => return,
-        };
-        if !below {
-            self.below_since = None;
-            return;
-        }
-        let since = *self.below_since.get_or_insert(now);
-        let below_for = now.since(since);
-        let lately = self.suggested_at.is_some_and(|at| now.since(at) < SUGGEST_EVERY);
-        let Some(short) = self.missing_for(now, best).filter(|_| below_for >= SUGGEST_AFTER && !lately) else { return };
-        self.suggested_at = Some(now);
-        let notice = Notice::Suggested {
-            serving: self.serving.as_ref().map(|rung| rung.name.clone()),
-            wanted: self.policy.ladder[best].name.clone(),
-            missing: short.missing,
-            pool: short.pool,
-            below_for,
-        };
-        self.commands.push_back(Command::Notify { notice, reason: Reason::LongBelow { below_for } });
+        self.apply_next_policy(now);
     }
 
     fn has_vanished(&mut self, now: Moment, serving: &Rung) -> bool {
-        let Some(residents) = &self.residents else { return false };
+        let Some(residents) = &self.residents else {
+            // Two absences with silence between them are not one.
+            self.vanished_since = None;
+            return false;
+        };
         if residents.iter().any(|resident| resident.model == serving.model) {
             self.vanished_since = None;
             return false;
@@ -509,7 +322,8 @@ impl Controller {
             version: self.server.as_ref().map(|facts| facts.version.clone()).unwrap_or_default(),
             holds: vec![serving.model.clone(), stray.model.clone()],
         };
-        self.begin(now, Kind::Clear, reason, Some(stray), None, UNLOAD_ONLY);
+        // One that was only missing from the list for a while may still be replying.
+        self.begin(now, Kind::Clear, reason, Some(stray), None, DRAIN_AND_UNLOAD);
         true
     }
 

@@ -9,7 +9,12 @@ pub mod phase;
 pub mod timer;
 
 mod judge;
+mod choose;
+mod help;
 mod cascade;
+mod reclaim;
+mod turns;
+mod freeze;
 mod fit;
 mod severity;
 mod peaks;

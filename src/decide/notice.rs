@@ -29,4 +29,22 @@ impl Notice {
             Notice::LoadFailed { .. } => "load_failed",
         }
     }
+
+    /// Every kind of notice, once with all that can be known and once with the least: what words for it are tried on.
+    pub fn examples() -> Vec<Notice> {
+        let name = |name: &str| name.to_owned();
+        let much = Bytes(2_254_857_830);
+        let mut examples = Vec::new();
+        for (serving, missing, pool) in [(Some(name("small")), much, Pool::Vram), (None, Bytes::ZERO, Pool::Ram)] {
+            let (from, to, wanted, rung) = (name("large"), name("medium"), name("large"), name("large"));
+            let (why, below_for) = (name("the server ended"), Span::hours(25));
+            examples.extend([
+                Notice::Downgraded { from, to, missing, pool },
+                Notice::ResourcesWanted { serving: serving.clone(), wanted: wanted.clone(), missing, pool },
+                Notice::Suggested { serving: serving.clone(), wanted, missing, pool, below_for },
+                Notice::LoadFailed { rung, why, serving },
+            ]);
+        }
+        examples
+    }
 }

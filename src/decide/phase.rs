@@ -77,11 +77,14 @@ pub struct Switch {
     pub from: Option<Arc<Rung>>,
     /// What lies ahead, next first.
     pub steps: &'static [Phase],
+    /// The server was told to unload; before that the machine is looked at once more.
+    pub unload_asked: bool,
     /// Our own use and all use before the unload.
     pub own_before: PoolAmounts,
     pub used_before: PoolAmounts,
     /// When something of the load was last seen to move, and how far it had come.
     pub progress: (Moment, u64),
+    pub began: Moment,
     pub step_since: Moment,
 }
 

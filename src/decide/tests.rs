@@ -74,6 +74,8 @@ struct Rig {
     policy: Arc<Policy>,
     up: bool,
     foreign: u64,
+    /// Memory of a process that is gone, and not back yet.
+    returning: u64,
     in_flight: u32,
     readable: bool,
     loaded: BTreeSet<String>,
@@ -85,17 +87,29 @@ struct Rig {
     asked: Option<Command>,
     sampling: u32,
     exited: bool,
+    /// What the server holds and does not list, what processes that are gone from its list still hold (GiB), and by how
+    /// many percent models are larger than their bounds.
+    unlisted: BTreeSet<String>,
+    lingering: u64,
+    excess: u64,
+    /// The rungs that were loaded, in order.
+    loads: Vec<String>,
 }
 
 impl Rig {
     fn new(policy: Policy) -> Self {
+        Rig::adopting(policy, Adopt::Ladder)
+    }
+
+    fn adopting(policy: Policy, adopt: Adopt) -> Self {
         let policy = Arc::new(policy);
         let mut rig = Rig {
             now: Moment::START,
-            controller: Controller::new(Moment::START, Arc::clone(&policy), Adopt::Ladder),
+            controller: Controller::new(Moment::START, Arc::clone(&policy), adopt),
             policy,
             up: true,
             foreign: 2,
+            returning: 0,
             in_flight: 0,
             readable: true,
             loaded: BTreeSet::new(),
@@ -105,6 +119,10 @@ impl Rig {
             asked: None,
             sampling: 0,
             exited: false,
+            unlisted: BTreeSet::new(),
+            lingering: 0,
+            excess: 0,
+            loads: Vec::new(),
         };
         rig.tell(Input::MachineFound(Machine { memory: Bytes::gib(24), cores: 8, vram: Bytes::ZERO }));
         rig.tell(Input::ServerUp(facts()));
@@ -120,6 +138,9 @@ impl Rig {
         while let Some(command) = self.controller.poll_command() {
             assert!(!command.reason().to_string().is_empty());
             self.check(&command);
+            if let Command::Load { rung, .. } = &command {
+                self.loads.push(rung.name.clone());
+            }
             match &command {
                 Command::TakeSample { .. } => self.sampling += 1,
                 Command::Load { .. } | Command::Unload { .. } | Command::Check { .. } => self.asked = Some(command),
@@ -151,6 +172,7 @@ impl Rig {
             }
             Command::Load { rung, .. } => {
                 assert!(self.up, "{} is loaded on a server that is down", rung.name);
+                assert!(!self.open.contains(&rung.name), "{} is loaded while its gate is open", rung.name);
                 assert!(!matches!(self.asked, Some(Command::Load { .. })), "one load at a time: {:?}", self.asked);
             }
             Command::Publish { rung, .. } => {
@@ -180,7 +202,8 @@ impl Rig {
 
     fn sample(&mut self) -> Sample {
         let size = |model: &String| SIZES.iter().find(|(name, _)| model.starts_with(name)).map_or(0, |(_, gib)| *gib);
-        let own = Bytes::gib(self.loaded.iter().map(size).sum());
+        let loaded: u64 = self.loaded.iter().map(size).sum();
+        let own = Bytes::mib(loaded * 1024 * (100 + self.excess) / 100) + Bytes::gib(self.lingering);
         let resident = |model: &String| Resident { model: model.clone(), state: ResidentState::Loaded, context: None };
         let process = ProcessMemory {
             pid: 1,
@@ -190,11 +213,11 @@ impl Rig {
             weights: Vec::new(),
             vram: None,
         };
-        let used = (own + Bytes::gib(self.foreign)).min(Bytes::gib(24));
+        let used = (own + Bytes::gib(self.foreign + self.returning)).min(Bytes::gib(24));
         Sample {
             ram: self.readable.then_some(Reading { capacity: Bytes::gib(24), used }),
             runners: Some(vec![process]),
-            residents: self.up.then(|| self.loaded.iter().map(resident).collect()),
+            residents: self.up.then(|| self.loaded.difference(&self.unlisted).map(resident).collect()),
             traffic: Traffic { in_flight: self.replies.values().sum(), held: 0, admitted_total: 0 },
             ..Sample::default()
         }
@@ -216,20 +239,49 @@ impl Rig {
             }
             Command::Check { rung, .. } if fails => Input::CheckFailed { rung: rung.name.clone(), why },
             Command::Check { rung, .. } => Input::CheckDone { rung: rung.name.clone() },
-            other => unreachable!("not a question: {other:?}"),
+            Command::TakeSample { .. }
+            | Command::CancelLoad { .. }
+            | Command::Publish { .. }
+            | Command::Close { .. }
+            | Command::Cut { .. }
+            | Command::Release { .. }
+            | Command::Notify { .. }
+            | Command::Exit { .. } => unreachable!("only questions are kept"),
         };
         self.tell(input);
     }
 
-    fn report_drained(&mut self) {
-        let empty = |name: &&String| self.replies.get(*name).copied().unwrap_or(0) == 0;
-        while let Some(rung) = self.draining.iter().find(empty).cloned() {
-            self.draining.remove(&rung);
-            self.tell(Input::Drained { rung });
-            if self.exited {
+    /// The server does as it is asked, and time passes.
+    fn run(&mut self, span: Span) {
+        let end = self.now + span;
+        while self.now < end {
+            self.step(Event::Answer { fails: false });
+            self.step(Event::Pass(100));
+        }
+    }
+
+    /// Time passes until the server is asked to unload something.
+    fn run_until_unload(&mut self) {
+        for _ in 0..10_000 {
+            if matches!(self.asked, Some(Command::Unload { .. })) {
                 return;
             }
-            return self.report_drained();
+            self.step(Event::Answer { fails: false });
+            self.step(Event::Pass(100));
+        }
+        panic!("nothing is unloaded: {:?}", self.controller.status());
+    }
+
+    fn serving(&self) -> Option<String> {
+        self.controller.status().rung.map(|rung| rung.name.clone())
+    }
+
+    fn report_drained(&mut self) {
+        loop {
+            let empty = |name: &&String| self.replies.get(*name).copied().unwrap_or(0) == 0;
+            let Some(rung) = self.draining.iter().find(empty).cloned() else { return };
+            self.draining.remove(&rung);
+            self.tell(Input::Drained { rung });
         }
     }
 
@@ -316,4 +368,204 @@ proptest! {
         let rung = rig.controller.status().rung.map(|rung| rung.name.clone());
         prop_assert_eq!(rung.as_deref(), Some("large"), "{:?}", rig.controller.status());
     }
+}
+
+#[test]
+fn memory_that_comes_back_late_is_not_taken_for_somebody_elses() {
+    let mut rig = Rig::new(policy(false, false));
+    for _ in 0..10 {
+        rig.step(Event::Answer { fails: false });
+        rig.step(Event::Pass(1000));
+    }
+    assert_eq!(rig.controller.status().rung.map(|rung| rung.name.clone()).as_deref(), Some("large"));
+    rig.foreign = 10;
+    while !matches!(rig.asked, Some(Command::Unload { .. })) {
+        rig.step(Event::Pass(500));
+    }
+    rig.returning = 12;
+    rig.step(Event::Answer { fails: false });
+    for _ in 0..20 {
+        rig.step(Event::Pass(150));
+        let foreign = rig.controller.status().assessment.ram.map(|ram| ram.foreign);
+        assert_eq!(foreign, Some(Bytes::gib(10)), "the process is gone, and its pages are not");
+        assert_eq!(rig.controller.status().phase, Phase::Verifying);
+    }
+    rig.returning = 0;
+    rig.step(Event::Pass(150));
+    rig.step(Event::Pass(150));
+    assert!(matches!(&rig.asked, Some(Command::Load { rung, .. }) if rung.name == "medium"), "{:?}", rig.asked);
+}
+
+#[test]
+fn a_server_that_only_seemed_to_be_down_has_its_replies_finished_before_anything_is_unloaded() {
+    let mut rig = Rig::new(policy(false, false));
+    rig.run(Span::seconds(5));
+    rig.in_flight = 1;
+    rig.run(Span::seconds(1));
+    (rig.foreign, rig.in_flight) = (12, 0);
+    rig.tell(Input::ServerDown { why: "it did not answer in time".to_owned() });
+    rig.tell(Input::ServerUp(facts()));
+    rig.run(Span::seconds(30));
+    assert!(rig.loaded.contains("large:1b"), "its reply is not cut");
+    rig.step(Event::ReplyEnds);
+    rig.run(Span::seconds(30));
+    assert_eq!(rig.serving().as_deref(), Some("medium"));
+}
+
+#[test]
+fn a_model_that_was_missing_from_the_list_has_its_replies_finished_when_it_is_back_as_a_stray() {
+    let mut rig = Rig::new(policy(false, false));
+    rig.run(Span::seconds(5));
+    (rig.foreign, rig.in_flight) = (7, 1);
+    rig.run(Span::seconds(1));
+    rig.in_flight = 0;
+    rig.unlisted.insert("large:1b".to_owned());
+    rig.run(Span::seconds(6));
+    assert!(rig.serving().is_some_and(|rung| rung != "large"));
+    rig.unlisted.clear();
+    rig.run(Span::seconds(10));
+    assert!(rig.loaded.contains("large:1b"), "its reply is not cut");
+    rig.step(Event::ReplyEnds);
+    rig.run(Span::seconds(10));
+    assert!(!rig.loaded.contains("large:1b"));
+}
+
+#[test]
+fn of_two_policies_the_later_one_holds_also_when_the_first_came_during_a_switch_that_ended_asleep() {
+    let edited = |stable: u64| {
+        let mut policy = policy(true, false);
+        policy.upgrade.stable = Span::seconds(stable);
+        Arc::new(policy)
+    };
+    let mut rig = Rig::new(policy(true, false));
+    rig.run(Span::seconds(5));
+    (rig.foreign, rig.in_flight) = (23, 1);
+    rig.run(Span::seconds(3));
+    assert_eq!(rig.controller.status().phase, Phase::Draining);
+    rig.tell(Input::PolicyChanged(edited(30)));
+    rig.in_flight = 0;
+    rig.step(Event::ReplyEnds);
+    rig.run(Span::seconds(40));
+    assert_eq!(rig.controller.status().phase, Phase::Asleep);
+    assert_eq!(rig.controller.policy, edited(30), "it waited only for the switch");
+    rig.tell(Input::PolicyChanged(edited(40)));
+    rig.foreign = 1;
+    rig.run(Span::minutes(2));
+    assert_eq!(rig.serving().as_deref(), Some("large"));
+    assert_eq!(rig.controller.policy, edited(40), "the older one does not come back");
+}
+
+#[test]
+fn a_rung_whose_context_was_edited_is_not_loaded_beside_itself() {
+    let mut rig = Rig::new(policy(false, false));
+    rig.foreign = 14;
+    rig.run(Span::seconds(5));
+    assert_eq!(rig.serving().as_deref(), Some("small"));
+    let mut edited = policy(false, false);
+    edited.ladder[2] = Arc::new(Rung { context: Some(2048), ..(*edited.ladder[2]).clone() });
+    rig.tell(Input::PolicyChanged(Arc::new(edited)));
+    rig.run(Span::seconds(15));
+    assert_eq!(rig.controller.status().rung.and_then(|rung| rung.context), Some(2048));
+    assert_eq!(rig.loads, ["small", "small"]);
+}
+
+#[test]
+fn a_stray_that_makes_the_trouble_is_got_rid_of_during_the_trouble() {
+    let mut rig = Rig::new(policy(false, false));
+    rig.foreign = 16;
+    rig.run(Span::seconds(5));
+    assert_eq!(rig.serving().as_deref(), Some("small"));
+    rig.foreign = 8;
+    rig.loaded.insert("large:1b".to_owned());
+    rig.run(Span::seconds(10));
+    assert!(!rig.loaded.contains("large:1b"), "{:?}", rig.controller.status());
+    assert_eq!(rig.serving().as_deref(), Some("small"));
+}
+
+#[test]
+fn a_climb_whose_room_is_gone_after_the_unload_loads_what_fits_then() {
+    let mut rig = Rig::new(policy(false, false));
+    rig.foreign = 10;
+    rig.run(Span::seconds(5));
+    assert_eq!(rig.serving().as_deref(), Some("medium"));
+    rig.foreign = 4;
+    rig.run_until_unload();
+    rig.foreign = 16;
+    rig.run(Span::seconds(15));
+    assert_eq!(rig.loads, ["medium", "small"], "never on hope");
+}
+
+#[test]
+fn a_way_down_that_was_called_off_is_no_failed_climb() {
+    let mut rig = Rig::new(policy(false, false));
+    rig.foreign = 14;
+    rig.run(Span::seconds(5));
+    rig.foreign = 2;
+    rig.run(Span::minutes(2));
+    assert_eq!(rig.loads, ["small", "large"]);
+    rig.tell(Input::PolicyChanged(Arc::new({
+        let mut longer = policy(false, false);
+        longer.upgrade.stable = Span::minutes(10);
+        longer
+    })));
+    rig.in_flight = 1;
+    for _ in 0..3 {
+        rig.foreign = 8;
+        rig.run(Span::seconds(3));
+        assert_eq!(rig.controller.status().phase, Phase::Draining);
+        rig.foreign = 5;
+        rig.run(Span::seconds(3));
+        assert_eq!(rig.controller.status().phase, Phase::Steady);
+    }
+    assert!(rig.controller.damping.values().all(|damping| damping.failed_climbs == 0), "{:?}", rig.controller.damping);
+}
+
+#[test]
+fn a_model_that_is_larger_than_its_bound_is_climbed_to_once_and_not_again_under_the_same_load() {
+    let mut rig = Rig::new(policy(false, false));
+    (rig.excess, rig.foreign) = (34, 6);
+    rig.run(Span::hours(3));
+    let large = rig.loads.iter().filter(|rung| *rung == "large").count();
+    assert_eq!((large, rig.serving().as_deref()), (1, Some("medium")), "{:?}", rig.loads);
+}
+
+#[test]
+fn a_process_that_lingers_after_the_server_said_unloaded_is_waited_for() {
+    let mut rig = Rig::new(policy(false, false));
+    rig.run(Span::seconds(5));
+    rig.foreign = 11;
+    rig.run_until_unload();
+    rig.lingering = 12;
+    rig.run(Span::seconds(2));
+    assert_eq!((&rig.loads[..], rig.controller.status().phase), (&["large".to_owned()][..], Phase::Verifying));
+    rig.lingering = 0;
+    rig.run(Span::seconds(2));
+    assert_eq!(rig.serving().as_deref(), Some("medium"));
+}
+
+#[test]
+fn a_machine_that_cannot_be_read_keeps_what_is_found_loaded() {
+    let mut rig = Rig::new(policy(false, false));
+    rig.readable = false;
+    rig.loaded.insert("medium:1b".to_owned());
+    rig.run(Span::minutes(4));
+    assert_eq!(rig.serving().as_deref(), Some("medium"));
+    assert_eq!(rig.loads, [""; 0]);
+}
+
+#[test]
+fn without_a_policy_what_somebody_else_loaded_is_left_alone_until_it_is_asked_for_through_us() {
+    let mut rig = Rig::adopting(policy(false, false), Adopt::OwnLoads);
+    rig.loaded.insert("large:1b".to_owned());
+    rig.run(Span::seconds(5));
+    assert_eq!(rig.serving().as_deref(), Some("large"));
+    rig.foreign = 10;
+    rig.run(Span::seconds(30));
+    assert_eq!(rig.serving().as_deref(), Some("large"), "it is not ours");
+    rig.in_flight = 1;
+    rig.run(Span::seconds(2));
+    rig.in_flight = 0;
+    rig.step(Event::ReplyEnds);
+    rig.run(Span::seconds(30));
+    assert_eq!(rig.serving().as_deref(), Some("medium"));
 }

@@ -136,6 +136,18 @@ fn a_server_that_is_never_idle_climbs_when_both_fit() {
 }
 
 #[test]
+fn a_server_that_is_never_idle_climbs_after_a_short_stable_time_too() {
+    let mut policy = three();
+    policy.upgrade.stable = Span::seconds(15);
+    let busy = |entry: TimelineEntry| TimelineEntry { in_flight: Some(1), ..entry };
+    let timeline = [foreign(Span::ZERO, 1.0), foreign(Span::minutes(2), 12.0), foreign(Span::minutes(5), 1.0)];
+    let outcome = run_on(policy, None, &timeline.map(busy), Span::minutes(10));
+    assert_eq!(rungs(&outcome), ["large", "medium", "large"]);
+    let up = outcome.changes[2].at_ms;
+    assert!((315_000..340_000).contains(&up), "{up}");
+}
+
+#[test]
 fn a_server_that_is_never_idle_does_not_climb_when_both_do_not_fit_and_does_when_idle() {
     let busy = TimelineEntry { at: Span::ZERO, in_flight: Some(3), ..foreign(Span::ZERO, 4.5) };
     let idle = TimelineEntry { at: Span::minutes(30), in_flight: Some(0), ..TimelineEntry::default() };
@@ -168,20 +180,20 @@ fn a_stall_that_vanishes_with_the_large_model_makes_no_cycle() {
 
 #[test]
 fn trouble_after_every_climb_is_met_with_longer_and_longer_waits() {
+    // Long enough after each trouble for the next climb, if one comes: nothing waits for more than two hours.
+    let next = Span::hours(2) + Span::minutes(10);
     let mut timeline = vec![foreign(Span::ZERO, 2.0)];
-    let mut outcome = run_on(three(), None, &timeline, HOUR.times(24));
-    // The adversary: fifteen seconds after each climb, fifteen seconds of trouble.
-    for _ in 0..60 {
-        let Some(climb) = outcome.changes.last().filter(|change| change.rung.as_deref() == Some("large")) else {
-            break;
-        };
-        let at = Span(climb.at_ms + 15_000);
+    let mut outcome = run_on(three(), None, &timeline, next);
+    loop {
+        // The adversary: fifteen seconds after each climb, fifteen seconds of trouble.
+        let climb = outcome.changes.last().filter(|change| change.rung.as_deref() == Some("large"));
+        let at = Span(climb.map_or(u64::MAX / 2, |climb| climb.at_ms + 15_000));
         if at >= HOUR.times(24) {
             break;
         }
         timeline.push(foreign(at, 16.0));
         timeline.push(foreign(at + Span::seconds(15), 2.0));
-        outcome = run_on(three(), None, &timeline, HOUR.times(24));
+        outcome = run_on(three(), None, &timeline, at + next);
     }
     let climbs = outcome.changes.iter().filter(|change| change.rung.as_deref() == Some("large")).count() - 1;
     assert!((8..=16).contains(&climbs), "{climbs} climbs");
@@ -238,4 +250,11 @@ fn a_game_takes_the_vram_and_gives_it_back() {
     assert!(failures.is_empty(), "{}", failures[0]);
     let wrong = PolicyTest { expect: vec![at(Span::seconds(80), "large"), Expectation::Switches(1)], ..test };
     assert_eq!(policy_test::check(&Arc::new(three()), &wrong).len(), 2, "what is not so is found");
+}
+
+#[test]
+fn a_rung_that_fills_the_ceiling_to_the_last_byte_is_kept() {
+    let timeline = [foreign(Span::ZERO, 2.0), foreign(Span::minutes(2), 13.2)];
+    let outcome = run_on(three(), None, &timeline, HOUR);
+    assert_eq!(rungs(&outcome), ["large", "medium"], "what was chosen as fitting is no trouble");
 }

@@ -1,0 +1,159 @@
+//! Choose: what fits now, or has fitted for long enough -> the rung that is due, and why.
+//!
+//! Fit says where to, never whether: what starts a switch is in `judge`.
+
+use std::sync::Arc;
+
+use super::controller::Controller;
+use super::fit::{Limit, Room, Shortage, amount, shortage};
+use super::judge::RECENT;
+use super::peaks::HORIZON;
+use super::reason::Reason;
+use crate::classify::{Level, Pool};
+use crate::policy::{Rung, WhenNothingFits};
+use crate::sample::ResidentState;
+use crate::units::{Bytes, Moment, Span};
+
+const STABLE_MAX: Span = HORIZON;
+
+impl Controller {
+    /// By the climbing rule on what has been seen; else the smallest, if it is to be kept and stays under hard.
+    pub(super) fn target_first(&self, now: Moment, window: Span) -> Option<(usize, Reason)> {
+        let rooms = self.rooms(now, window)?;
+        let limit = Limit::Below(self.policy.upgrade.margin);
+        let best = (self.best_allowed()..self.policy.ladder.len()).find(|index| self.fits(now, *index, &rooms, limit));
+        let (index, limit) = match best {
+            Some(index) => (index, limit),
+            None => self.smallest_under_hard(now)?,
+        };
+        Some((index, self.it_fits(&rooms, index, limit, Span::ZERO)))
+    }
+
+    /// The best rung at `from` or below that fits beside what others held lately; else the smallest as above.
+    pub(super) fn target_down(&self, now: Moment, from: usize) -> Option<(usize, Reason)> {
+        let rooms = self.rooms(now, RECENT)?;
+        let from = from.max(self.best_allowed());
+        let best = (from..self.policy.ladder.len()).find(|index| self.fits(now, *index, &rooms, Limit::Ceiling));
+        let (index, limit) = match best {
+            Some(index) => (index, Limit::Ceiling),
+            None => self.smallest_under_hard(now)?,
+        };
+        Some((index, self.it_fits(&rooms, index, limit, RECENT)))
+    }
+
+    /// The target of a way down that is under way, by what is known now.
+    pub(super) fn target_now(&self, now: Moment) -> Option<Arc<Rung>> {
+        self.target_down(now, self.floor).map(|(index, _)| Arc::clone(&self.policy.ladder[index]))
+    }
+
+    pub(super) fn smallest_under_hard(&self, now: Moment) -> Option<(usize, Limit)> {
+        let smallest = self.policy.ladder.len() - 1;
+        let limit = Limit::Share(self.policy.pressure.hard.use_share);
+        let rooms = self.rooms(now, Span::ZERO)?;
+        let kept = self.policy.when_nothing_fits == WhenNothingFits::KeepSmallest;
+        (kept && self.fits(now, smallest, &rooms, limit)).then_some((smallest, limit))
+    }
+
+    /// Whether this rung can be had at all, and fits. What is unknown does not fit.
+    pub(super) fn fits(&self, now: Moment, index: usize, rooms: &[Room], limit: Limit) -> bool {
+        let rung = &self.policy.ladder[index];
+        let resting = self.damping.get(&rung.name).and_then(|damping| damping.not_before).is_some_and(|at| now < at);
+        !resting && self.footprint(rung).is_some_and(|need| shortage(rooms, &need, limit).is_none())
+    }
+
+    pub(super) fn it_fits(&self, rooms: &[Room], index: usize, limit: Limit, calm: Span) -> Reason {
+        let need = self.footprint(&self.policy.ladder[index]).unwrap_or_default();
+        let tightest = rooms.iter().min_by_key(|room| {
+            let footprint = amount(&need, room.pool);
+            (footprint == Bytes::ZERO, limit.of(room).saturating_sub(room.foreign + footprint))
+        });
+        let tightest = tightest.copied().unwrap_or(Room {
+            pool: Pool::Ram,
+            capacity: Bytes::ZERO,
+            ceiling: Bytes::ZERO,
+            foreign: Bytes::ZERO,
+        });
+        Reason::Fits {
+            pool: tightest.pool,
+            foreign: tightest.foreign,
+            footprint: amount(&need, tightest.pool),
+            limit: limit.of(&tightest),
+            calm,
+        }
+    }
+
+    /// Whether the better rung can come before the serving one goes, beside the most that others held over a window.
+    pub(super) fn both_fit(&self, now: Moment, serving: &Rung, target: usize, window: Span) -> bool {
+        let target_rung = &self.policy.ladder[target];
+        // A server holds a model once, and a gate is closed by its rung's name.
+        if serving.model == target_rung.model || serving.name == target_rung.name {
+            return false;
+        }
+        let room_for_two = self.server.as_ref().and_then(|facts| facts.models_max).is_none_or(|most| most >= 2);
+        let (Some(one), Some(other)) = (self.footprint(serving), self.footprint(target_rung)) else {
+            return false;
+        };
+        let both = one.with(&other);
+        room_for_two && self.rooms(now, window).is_some_and(|rooms| shortage(&rooms, &both, Limit::Ceiling).is_none())
+    }
+
+    pub(super) fn climbable(&self, now: Moment, index: usize) -> Option<(usize, Reason)> {
+        let rung = &self.policy.ladder[index];
+        let stable = self.stable(rung);
+        if now.since(self.calm_from) < stable {
+            return None;
+        }
+        let rooms = self.rooms(now, stable)?;
+        let limit = Limit::Below(self.policy.upgrade.margin);
+        let free = self.fits(now, index, &rooms, limit) && !self.remembers_stall(index, &rooms);
+        free.then(|| (index, self.it_fits(&rooms, index, limit, stable)))
+    }
+
+    /// A rung left because programs stalled, or a better one, is not climbed to before others hold less than then.
+    pub(super) fn remembers_stall(&self, index: usize, rooms: &[Room]) -> bool {
+        let Some(ram) = rooms.iter().find(|room| room.pool == Pool::Ram) else { return false };
+        let margin = ram.capacity.share(self.policy.upgrade.margin);
+        self.policy.ladder[index..].iter().any(|rung| {
+            let left_at = self.damping.get(&rung.name).and_then(|damping| damping.left_at_foreign);
+            left_at.is_some_and(|foreign| ram.foreign + margin > foreign)
+        })
+    }
+
+    /// How long a rung must have fitted before it is climbed to: doubled after each climb that did not last.
+    pub(super) fn stable(&self, rung: &Rung) -> Span {
+        let base = self.policy.upgrade.stable;
+        let failed = self.damping.get(&rung.name).map_or(0, |damping| damping.failed_climbs);
+        base.times(1 << failed.min(20)).min(STABLE_MAX.max(base))
+    }
+
+    /// How much more would have to be free for this rung to be climbed to.
+    pub(super) fn missing_for(&self, now: Moment, index: usize) -> Option<Shortage> {
+        let need = self.footprint(&self.policy.ladder[index])?;
+        shortage(&self.rooms(now, RECENT)?, &need, Limit::Below(self.policy.upgrade.margin))
+    }
+
+    pub(super) fn best_allowed(&self) -> usize {
+        self.policy.tiers[self.tier].best
+    }
+
+    pub(super) fn may_be_kept(&self, now: Moment, rung: &Rung) -> bool {
+        let Some(index) = self.index_of(rung) else { return false };
+        let Some(rooms) = self.rooms(now, RECENT) else { return true };
+        let fits = |limit| self.footprint(rung).is_none_or(|need| shortage(&rooms, &need, limit).is_none());
+        let smallest = index + 1 == self.policy.ladder.len();
+        let stays = smallest && self.policy.when_nothing_fits == WhenNothingFits::KeepSmallest;
+        index >= self.best_allowed() && (fits(Limit::Ceiling) || stays && self.severity.level < Level::Emergency)
+    }
+
+    /// Whether the server lists this rung as loaded, with the rung's context where both are told.
+    pub(super) fn holds(&self, rung: &Rung) -> bool {
+        self.residents.iter().flatten().any(|resident| {
+            let same_context = rung.context.is_none() || resident.context.is_none() || rung.context == resident.context;
+            resident.model == rung.model && resident.state == ResidentState::Loaded && same_context
+        })
+    }
+
+    pub(super) fn is_rung(&self, model: &str) -> bool {
+        self.policy.ladder.iter().any(|rung| rung.model == model)
+    }
+}

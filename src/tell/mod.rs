@@ -1,1 +1,189 @@
-//! Tell: a notice -> the persona's words -> each webhook's format.
+//! Tell: a notice -> the persona's words -> each webhook's format, delivered.
+//!
+//! Nothing here can delay the one who decides: `notify` puts the notice into a bounded queue and returns. One task puts
+//! notices into words, one for each webhook takes them there. Only getting less is told, and never twice in a row.
+
+pub mod address;
+pub mod coalesce;
+pub mod delivery;
+pub mod discord;
+mod faults;
+pub mod generic;
+pub mod persona;
+pub mod post;
+pub mod words;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+use self::address::AddressRefused;
+use self::coalesce::Coalescer;
+use self::delivery::{Label, Mailbox, deliver};
+use self::generic::Stamp;
+use self::persona::{Dress, Persona};
+use self::post::{HttpPost, Outgoing};
+use crate::config::{TellConfig, WebhookFormat};
+use crate::decide::notice::Notice;
+use crate::decide::reason::Reason;
+use crate::units::{Moment, Span};
+
+/// How many notices may wait to be put into words; that takes microseconds, so more means that something is broken.
+const HEARD_MAX: usize = 64;
+
+/// Why a webhook cannot be used. Its URL is a secret, so it is named by its place in the list and its host.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TellError {
+    #[error("webhook {number} has no valid `url`: expected one such as `https://discord.com/api/webhooks/...`")]
+    NotAUrl { number: usize },
+    #[error("webhook {number} has a `url` of another scheme than `https`")]
+    Scheme { number: usize },
+    #[error("webhook {number} is plain `http`, which needs `allow_private: true`, at host: {host}")]
+    PlainHttp { number: usize, host: String },
+    #[error("webhook {number} is refused: {why}, at host: {host}")]
+    Address { number: usize, host: String, why: AddressRefused },
+}
+
+/// Tells people. Dropping it ends its tasks after one last attempt for what waits.
+pub struct Teller {
+    heard: Sender<(Notice, Reason)>,
+    closing: CancellationToken,
+    mailboxes: Vec<Arc<Mailbox>>,
+    tasks: TaskTracker,
+    aborts: Vec<AbortHandle>,
+}
+
+impl Teller {
+    /// Starts the tasks, so it must be called within a tokio runtime.
+    pub fn new(config: &TellConfig, persona: Persona) -> Result<Self, TellError> {
+        let webhooks = config.webhooks.iter().enumerate();
+        let posts = webhooks.map(|(at, webhook)| Ok((webhook.format, HttpPost::new(webhook, at + 1)?)));
+        let posts = posts.collect::<Result<Vec<_>, TellError>>()?;
+
+        let (tasks, closing) = (TaskTracker::new(), CancellationToken::new());
+        // Cancelled by the speaker when it has said its last, so that nothing is put into a mailbox that nobody empties.
+        let silent = CancellationToken::new();
+        let (heard, hears) = channel(HEARD_MAX);
+        let (mut outlets, mut aborts) = (Vec::new(), Vec::new());
+        for (format, post) in posts {
+            let mailbox = Arc::new(Mailbox::new(Label { format: format_name(format), host: post.host() }));
+            outlets.push((format, Arc::clone(&mailbox)));
+            aborts.push(tasks.spawn(deliver(mailbox, post, silent.clone())).abort_handle());
+        }
+        let mailboxes = outlets.iter().map(|(_, mailbox)| Arc::clone(mailbox)).collect();
+        let speaker = Speaker { persona, outlets, coalescer: Coalescer::default(), turns: BTreeMap::new(), told: 0 };
+        aborts.push(tasks.spawn(speak(speaker, hears, closing.clone(), silent.drop_guard())).abort_handle());
+        tasks.close();
+        Ok(Teller { heard, closing, mailboxes, tasks, aborts })
+    }
+
+    /// Takes a notice in; never waits.
+    pub fn notify(&self, notice: Notice, reason: Reason) {
+        let event = notice.event();
+        if self.heard.try_send((notice, reason)).is_err() {
+            tracing::warn!(message = "A notice was dropped, for too many wait or we are ending.", event);
+        }
+    }
+
+    /// Ends: what waits is told and tried once more, for at most `grace`. Later notices are dropped.
+    pub async fn flush(&self, grace: Span) {
+        self.closing.cancel();
+        if tokio::time::timeout(grace.duration(), self.tasks.wait()).await.is_err() {
+            self.aborts.iter().for_each(AbortHandle::abort);
+            let waiting: usize = self.mailboxes.iter().map(|mailbox| mailbox.waiting()).sum();
+            tracing::warn!(message = "The grace was over before every message was delivered.", %grace, waiting);
+        }
+    }
+}
+
+fn format_name(format: WebhookFormat) -> &'static str {
+    match format {
+        WebhookFormat::Discord => "discord",
+        WebhookFormat::Generic => "generic",
+    }
+}
+
+/// What the speaking task holds.
+struct Speaker {
+    persona: Persona,
+    outlets: Vec<(WebhookFormat, Arc<Mailbox>)>,
+    coalescer: Coalescer,
+    /// How many messages of each kind were told: whose turn it is among the variants.
+    turns: BTreeMap<&'static str, usize>,
+    told: u64,
+}
+
+async fn speak(
+    mut speaker: Speaker,
+    mut hears: Receiver<(Notice, Reason)>,
+    closing: CancellationToken,
+    _silent_at_end: DropGuard,
+) {
+    let start = Instant::now();
+    let now = || Moment(u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX));
+    loop {
+        let next = speaker.coalescer.next().map(|next| start + Span(next.0).duration());
+        tokio::select! {
+            biased;
+            heard = hears.recv() => match heard {
+                Some((notice, reason)) => speaker.hear(now(), notice, reason),
+                None => break,
+            },
+            () = tokio::time::sleep_until(next.unwrap_or(start)), if next.is_some() => speaker.speak_due(now()),
+            // What was heard before is still in the queue; `None` comes after it.
+            () = closing.cancelled() => hears.close(),
+        }
+    }
+    for (notice, reason) in speaker.coalescer.rest() {
+        speaker.tell(&notice, &reason);
+    }
+}
+
+impl Speaker {
+    fn hear(&mut self, now: Moment, notice: Notice, reason: Reason) {
+        if let Some((notice, reason)) = self.coalescer.offer(now, notice, reason) {
+            self.tell(&notice, &reason);
+        }
+    }
+
+    fn speak_due(&mut self, now: Moment) {
+        while let Some((notice, reason)) = self.coalescer.due(now) {
+            self.tell(&notice, &reason);
+        }
+    }
+
+    fn tell(&mut self, notice: &Notice, reason: &Reason) {
+        let turns = self.turns.entry(notice.event()).or_default();
+        let turn = *turns;
+        *turns += 1;
+        self.told += 1;
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let at_unix_ms = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
+        let stamp = Stamp { id: format!("tierkeeper-{at_unix_ms}-{}", self.told), at_unix_ms };
+        let words = self.persona.say(notice, reason, turn, Dress::Plain);
+        tracing::info!(
+            message = "A message was sent.",
+            event = notice.event(),
+            text = words.text,
+            tip = words.tip,
+            id = stamp.id
+        );
+        for (format, mailbox) in &self.outlets {
+            let body = match format {
+                WebhookFormat::Discord => {
+                    discord::payload(&self.persona.say(notice, reason, turn, Dress::Discord), &self.persona.name)
+                }
+                WebhookFormat::Generic => generic::payload(&stamp, &words, &self.persona, notice, reason),
+            };
+            mailbox.put(Outgoing { event: notice.event(), stamp: stamp.clone(), body });
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! Post: one message for one webhook -> an HTTP request, and what came of it.
+//!
+//! The URL is the secret: it is in here and nowhere else, and no error that leaves this file carries it. A redirect is
+//! a failure, no proxy of the environment is used, and little of the answer is read.
+
+use std::error::Error;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
+use reqwest::{Client, StatusCode, Url};
+use tokio::sync::OnceCell;
+
+use super::TellError;
+use super::address::{self, Reach, Resolver};
+use super::generic::Stamp;
+use crate::config::{WebhookConfig, WebhookFormat};
+
+/// How long one attempt may take, from the name to the last byte read.
+const ATTEMPT_MAX: Duration = Duration::from_secs(15);
+/// How much of an answer is read.
+const ANSWER_LENGTH_MAX: usize = 16 * 1024;
+/// The longest wait that a receiver can ask for.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
+
+/// A message as it goes over the wire.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outgoing {
+    pub event: &'static str,
+    pub stamp: Stamp,
+    pub body: String,
+}
+
+/// What came of an attempt.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    Delivered,
+    /// Not now, and not before this long.
+    Throttled(Option<Duration>),
+    /// The receiver will not take this message, ever.
+    Rejected(u16),
+    /// The receiver is gone or does not know us: nothing will come through.
+    Closed(u16),
+    /// It may work later.
+    Failed(String),
+}
+
+/// Something that takes messages to one receiver. A trait so that waiting can be tested without a network.
+pub trait Post: Send + Sync + 'static {
+    fn post(&self, outgoing: &Outgoing) -> impl Future<Output = Answer> + Send;
+}
+
+/// A receiver that is reached over HTTP. It is not `Debug`: its URL is a secret.
+pub struct HttpPost {
+    url: Url,
+    format: WebhookFormat,
+    reach: Reach,
+    /// Built when first needed: without the system's certificates it cannot be, and everything else goes on.
+    client: OnceCell<Client>,
+}
+
+impl HttpPost {
+    /// `number` is the webhook's place in the configuration, from 1: the only way to name one that has no host.
+    pub fn new(config: &WebhookConfig, number: usize) -> Result<Self, TellError> {
+        let url = Url::parse(config.url.trim()).map_err(|_| TellError::NotAUrl { number })?;
+        let host = url.host_str().ok_or(TellError::NotAUrl { number })?.to_owned();
+        let reach = if config.allow_private { Reach::Private } else { Reach::Public };
+        match (url.scheme(), reach) {
+            ("https", _) | ("http", Reach::Private) => {}
+            ("http", Reach::Public) => return Err(TellError::PlainHttp { number, host }),
+            _ => return Err(TellError::Scheme { number }),
+        }
+        // A literal address is never resolved, so it is checked here.
+        let literal = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+        if let Ok(address) = literal {
+            address::check(address, reach).map_err(|why| TellError::Address { number, host, why })?;
+        }
+        Ok(HttpPost { url, format: config.format, reach, client: OnceCell::new() })
+    }
+
+    /// The part of the URL that may be shown.
+    pub fn host(&self) -> String {
+        self.url.host_str().unwrap_or_default().to_owned()
+    }
+
+    async fn client(&self) -> Result<&Client, reqwest::Error> {
+        self.client.get_or_try_init(|| async { client(&self.url, self.reach) }).await
+    }
+
+    async fn attempt(&self, outgoing: &Outgoing) -> Result<Answer, reqwest::Error> {
+        let mut request = self.client().await?.post(self.url.clone()).header(CONTENT_TYPE, "application/json");
+        if self.format == WebhookFormat::Generic {
+            let seconds = outgoing.stamp.at_unix_ms / 1000;
+            request = request.header("webhook-id", &outgoing.stamp.id).header("webhook-timestamp", seconds);
+        }
+        let mut response = request.body(outgoing.body.clone()).send().await?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        let mut head = Vec::new();
+        if status == StatusCode::TOO_MANY_REQUESTS {
+            while let Some(chunk) = response.chunk().await? {
+                let room = ANSWER_LENGTH_MAX - head.len();
+                head.extend_from_slice(&chunk[..chunk.len().min(room)]);
+                if head.len() == ANSWER_LENGTH_MAX {
+                    break;
+                }
+            }
+        }
+        Ok(judge(status, &headers, &head))
+    }
+}
+
+impl Post for HttpPost {
+    async fn post(&self, outgoing: &Outgoing) -> Answer {
+        match tokio::time::timeout(ATTEMPT_MAX, self.attempt(outgoing)).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) => Answer::Failed(without_secret(error)),
+            Err(_) => Answer::Failed(format!("no answer within {} s", ATTEMPT_MAX.as_secs())),
+        }
+    }
+}
+
+fn client(url: &Url, reach: Reach) -> Result<Client, reqwest::Error> {
+    if rustls::crypto::CryptoProvider::get_default().is_none() {
+        // Fails only when another thread was first, and its provider is as good as ours.
+        drop(rustls::crypto::ring::default_provider().install_default());
+    }
+    let builder = Client::builder()
+        .user_agent(concat!("tierkeeper/", env!("CARGO_PKG_VERSION")))
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .referer(false)
+        .no_proxy()
+        .dns_resolver(Resolver { reach });
+    match url.scheme() {
+        // Plain http must also work where there are no certificates at all.
+        "http" => builder.tls_certs_only([]).build(),
+        _ => builder.https_only(true).build(),
+    }
+}
+
+fn judge(status: StatusCode, headers: &HeaderMap, head: &[u8]) -> Answer {
+    match status.as_u16() {
+        200..=299 => Answer::Delivered,
+        429 => Answer::Throttled(retry_after(headers, head)),
+        code @ (401 | 403 | 404 | 410) => Answer::Closed(code),
+        code @ (408 | 425) => Answer::Failed(format!("status {code}")),
+        503 if headers.contains_key(RETRY_AFTER) => Answer::Throttled(retry_after(headers, head)),
+        code @ 300..=399 => Answer::Failed(format!("status {code}: a redirect is not followed")),
+        code @ 400..=499 => Answer::Rejected(code),
+        code => Answer::Failed(format!("status {code}")),
+    }
+}
+
+/// Discord's body is finer than its header, and both are in seconds; a date in the header is not read.
+fn retry_after(headers: &HeaderMap, head: &[u8]) -> Option<Duration> {
+    #[derive(serde::Deserialize)]
+    struct Throttle {
+        retry_after: f64,
+    }
+    let in_body = serde_json::from_slice::<Throttle>(head).ok().map(|throttle| throttle.retry_after);
+    let in_header = || headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse::<f64>().ok();
+    let wait = Duration::try_from_secs_f64(in_body.or_else(in_header)?).ok()?;
+    Some(wait.min(RETRY_AFTER_MAX))
+}
+
+/// The error and its causes, without the URL.
+fn without_secret(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(status: u16, header: Option<&str>, body: &str) -> Answer {
+        let mut headers = HeaderMap::new();
+        headers.extend(header.map(|value| (RETRY_AFTER, value.parse().unwrap())));
+        judge(StatusCode::from_u16(status).unwrap(), &headers, body.as_bytes())
+    }
+
+    #[test]
+    fn each_status_has_its_consequence() {
+        assert_eq!(judged(204, None, ""), Answer::Delivered);
+        for code in [401, 403, 404, 410] {
+            assert_eq!(judged(code, None, ""), Answer::Closed(code));
+        }
+        for code in [400, 413, 422] {
+            assert_eq!(judged(code, None, ""), Answer::Rejected(code));
+        }
+        for code in [302, 308, 408, 500, 502, 503] {
+            assert!(matches!(judged(code, None, ""), Answer::Failed(_)), "{code}");
+        }
+    }
+
+    #[test]
+    fn a_wait_is_read_from_the_body_first_and_bounded() {
+        let (second, hour) = (Duration::from_secs(1), Duration::from_secs(3600));
+        let body = r#"{"message":"rate limited","retry_after":0.25,"global":false}"#;
+        assert_eq!(judged(429, Some("1"), body), Answer::Throttled(Some(second / 4)));
+        assert_eq!(judged(429, Some("1"), "busy"), Answer::Throttled(Some(second)));
+        assert_eq!(judged(503, Some("1"), ""), Answer::Throttled(Some(second)));
+        assert_eq!(judged(429, Some("86400"), ""), Answer::Throttled(Some(hour)));
+        for nonsense in ["-1", "NaN", "inf", "Wed, 21 Oct 2026 07:28:00 GMT"] {
+            assert_eq!(judged(429, Some(nonsense), ""), Answer::Throttled(None), "{nonsense}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_that_leads_to_this_machine_is_not_connected_to_without_leave() {
+        let url = Url::parse("http://localhost:9/").unwrap();
+        let refused = client(&url, Reach::Public).unwrap().post(url.clone()).send().await.unwrap_err();
+        assert!(without_secret(refused).contains("allow_private"));
+        let tried = client(&url, Reach::Private).unwrap().post(url).send().await.unwrap_err();
+        assert!(!without_secret(tried).contains("allow_private"));
+    }
+
+    #[tokio::test]
+    async fn tls_is_set_up_when_it_is_first_needed_and_a_failure_is_one_of_the_attempt() {
+        let url = "https://127.0.0.1:9/s3cr3t".to_owned();
+        let webhook = WebhookConfig { url, format: WebhookFormat::Generic, allow_private: true };
+        let stamp = Stamp { id: "a".to_owned(), at_unix_ms: 0 };
+        let outgoing = Outgoing { event: "downgraded", stamp, body: "{}".to_owned() };
+        let Answer::Failed(why) = HttpPost::new(&webhook, 1).unwrap().post(&outgoing).await else {
+            panic!("nobody listens there")
+        };
+        assert!(!why.is_empty() && !why.contains("s3cr3t"), "{why}");
+    }
+
+    #[tokio::test]
+    async fn of_a_long_answer_only_the_head_is_read() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let written = tokio::spawn(async move {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let mut head = [0; 1024];
+            assert!(socket.read(&mut head).await.unwrap() > 0);
+            socket
+                .write_all(b"HTTP/1.1 429 Slow\r\nretry-after: 7\r\ncontent-length: 1000000000\r\n\r\n")
+                .await
+                .unwrap();
+            let mut written = 0_usize;
+            while socket.write_all(&[b' '; 4096]).await.is_ok() {
+                written += 4096;
+            }
+            written
+        });
+        let webhook = WebhookConfig { url, format: WebhookFormat::Discord, allow_private: true };
+        let stamp = Stamp { id: "a".to_owned(), at_unix_ms: 0 };
+        let outgoing = Outgoing { event: "downgraded", stamp, body: "{}".to_owned() };
+        let answer = HttpPost::new(&webhook, 1).unwrap().post(&outgoing).await;
+        assert_eq!(answer, Answer::Throttled(Some(Duration::from_secs(7))));
+        // What the kernel's buffers took is all that was sent beyond the head.
+        assert!(written.await.unwrap() < 100_000_000);
+    }
+}

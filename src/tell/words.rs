@@ -1,0 +1,138 @@
+//! Words: a notice and its reason -> the variables that a persona's templates are filled with.
+//!
+//! They are words and not numbers, so that a template cannot get a unit wrong. What is not known is absent, and a
+//! template that prints it all the same is refused when the persona is read, not when it has something to say.
+
+use std::collections::BTreeMap;
+
+use crate::decide::notice::Notice;
+use crate::decide::reason::Reason;
+use crate::units::{Bytes, Span};
+
+/// The longest value that is put into a message, in characters: a server's error may be a page.
+const VALUE_LENGTH_MAX: usize = 200;
+/// The same for `reason`, which is a sentence of ours around such a value.
+const REASON_LENGTH_MAX: usize = 600;
+
+/// Only the tip may be technical.
+pub const ONLY_IN_TIPS: &str = "reason";
+
+/// The variables of one message.
+pub type Variables = BTreeMap<&'static str, String>;
+
+/// What a template may say about this notice.
+pub fn variables(notice: &Notice, reason: &Reason) -> Variables {
+    let mut words = Variables::from([(ONLY_IN_TIPS, shortened(&reason.to_string(), REASON_LENGTH_MAX))]);
+    let mut put = |name, value: &str| {
+        words.insert(name, shortened(value, VALUE_LENGTH_MAX));
+    };
+    match notice {
+        Notice::Downgraded { from, to, missing, pool } => {
+            put("from", from);
+            put("to", to);
+            put("serving", to);
+            put("suggestion", &format!("use {from} again"));
+            put_missing(&mut put, *missing, &pool.to_string());
+        }
+        Notice::ResourcesWanted { serving, wanted, missing, pool } => {
+            put_serving(&mut put, serving.as_deref());
+            put("wanted", wanted);
+            put("suggestion", &format!("use {wanted}"));
+            put_missing(&mut put, *missing, &pool.to_string());
+        }
+        Notice::Suggested { serving, wanted, missing, pool, below_for } => {
+            put_serving(&mut put, serving.as_deref());
+            put("wanted", wanted);
+            put("suggestion", &format!("use {wanted} again"));
+            put("below_for", &spoken(*below_for));
+            put_missing(&mut put, *missing, &pool.to_string());
+        }
+        Notice::LoadFailed { rung, why: _, serving } => {
+            put_serving(&mut put, serving.as_deref());
+            put("wanted", rung);
+            put("suggestion", &format!("use {rung}"));
+        }
+    }
+    words
+}
+
+/// Every variable that messages about this kind of notice may name, whether or not it is always known.
+pub fn known(notice: &Notice) -> &'static [&'static str] {
+    match notice {
+        Notice::Downgraded { .. } => &["from", "to", "serving", "missing", "pool", "suggestion"],
+        Notice::ResourcesWanted { .. } => &["serving", "wanted", "missing", "pool", "suggestion"],
+        Notice::Suggested { .. } => &["serving", "wanted", "missing", "pool", "below_for", "suggestion"],
+        Notice::LoadFailed { .. } => &["serving", "wanted", "suggestion"],
+    }
+}
+
+fn put_serving(put: &mut impl FnMut(&'static str, &str), serving: Option<&str>) {
+    if let Some(serving) = serving {
+        put("serving", serving);
+    }
+}
+
+/// What was not about bytes (stalls, say) misses none, and "0 B are missing" would be nonsense.
+fn put_missing(put: &mut impl FnMut(&'static str, &str), missing: Bytes, pool: &str) {
+    put("pool", pool);
+    if missing > Bytes::ZERO {
+        put("missing", &missing.to_string());
+    }
+}
+
+/// One line of at most so many characters.
+pub fn shortened(text: &str, length_max: usize) -> String {
+    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if line.chars().count() <= length_max {
+        return line;
+    }
+    line.chars().take(length_max - 1).chain(['…']).collect()
+}
+
+/// A length of time as people say it.
+fn spoken(span: Span) -> String {
+    const UNITS: [(u64, &str, &str); 3] =
+        [(86_400_000, "a day", "days"), (3_600_000, "an hour", "hours"), (60_000, "a minute", "minutes")];
+    match UNITS.iter().find(|(size, ..)| span.0 >= *size) {
+        None => "a moment".to_owned(),
+        Some((size, one, _)) if span.0 < 2 * size => (*one).to_owned(),
+        Some((size, _, many)) => format!("{} {many}", span.0 / size),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn notice(fields: serde_json::Value) -> Notice {
+        serde_json::from_value(fields).unwrap()
+    }
+
+    #[test]
+    fn amounts_and_times_are_words_and_what_is_unknown_is_absent() {
+        let suggested = |serving: Option<&str>, missing: u64, below_for: Span| {
+            let (event, wanted, pool) = ("suggested", "large", "vram");
+            notice(serde_json::json!({ "event": event, "serving": serving, "wanted": wanted, "missing": missing,
+                "pool": pool, "below_for": below_for }))
+        };
+        let words = variables(&suggested(Some("small"), 2_254_857_830, Span::hours(26)), &Reason::Stopping);
+        assert_eq!(words["missing"], "2.1 GiB");
+        assert_eq!(words["pool"], "GPU memory");
+        assert_eq!(words["below_for"], "a day");
+        assert_eq!(words["serving"], "small");
+        let words = variables(&suggested(None, 0, Span::hours(50)), &Reason::Stopping);
+        assert!(!words.contains_key("missing") && !words.contains_key("serving"), "{words:?}");
+        assert_eq!(words["below_for"], "2 days");
+    }
+
+    #[test]
+    fn values_are_one_short_line() {
+        let long = variables(
+            &notice(serde_json::json!({ "event": "load_failed", "rung": "a\nb".repeat(500), "why": "" })),
+            &Reason::LoadFailed { rung: "r".to_owned(), error: "é".repeat(5000) },
+        );
+        assert_eq!(long["wanted"].chars().count(), VALUE_LENGTH_MAX);
+        assert!(!long["wanted"].contains('\n'));
+        assert_eq!(long["reason"].chars().count(), REASON_LENGTH_MAX);
+    }
+}

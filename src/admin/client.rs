@@ -1,0 +1,94 @@
+//! Client: the address of a sidecar's admin listener -> its status report, for the commands that ask a running one.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use reqwest::{Client, StatusCode, redirect};
+
+use super::AdminError;
+use super::status::StatusReport;
+use crate::units::{Bytes, Span};
+
+/// How long a sidecar may take to answer.
+const ANSWER_MAX: Span = Span::seconds(2);
+/// A report is far below this; more is not one.
+const REPORT_MAX: Bytes = Bytes::mib(1);
+
+/// Why there is no report.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody answers there: the sidecar does not run.
+    #[error("no sidecar answers on `{url}`: {why}")]
+    Unreachable { url: String, why: String },
+    #[error("the sidecar on `{url}` refused with {status}: {body}")]
+    Refused { url: String, status: u16, body: String },
+    #[error("what answers on `{url}` is not a sidecar of this version: {why}")]
+    NotUs { url: String, why: String },
+}
+
+/// Asks the sidecar that listens there. An unspecified address means this machine.
+pub async fn status(address: SocketAddr, token: Option<&str>) -> Result<StatusReport, ClientError> {
+    let url = format!("http://{}/status", reachable(address));
+    let failed = |error: reqwest::Error| ClientError::Unreachable { url: url.clone(), why: root_cause(&error) };
+    let mut request = client().map_err(|why| ClientError::Unreachable { url: url.clone(), why })?.get(&url);
+    if let Some(token) = token {
+        request = request.bearer_auth(token);
+    }
+    let mut answer = request.send().await.map_err(failed)?;
+    let status = answer.status();
+    let mut body = Vec::new();
+    while let Some(chunk) = answer.chunk().await.map_err(failed)? {
+        body.extend_from_slice(&chunk);
+        if body.len() as u64 > REPORT_MAX.0 {
+            return Err(ClientError::NotUs { url, why: format!("it answers more than {REPORT_MAX}") });
+        }
+    }
+    if status != StatusCode::OK {
+        let body = String::from_utf8_lossy(&body).chars().take(200).collect();
+        return Err(ClientError::Refused { url, status: status.as_u16(), body });
+    }
+    serde_json::from_slice(&body).map_err(|error| ClientError::NotUs { url, why: error.to_string() })
+}
+
+/// The token is the first line of the file.
+pub fn read_token(path: &Path) -> Result<String, AdminError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| AdminError::TokenUnreadable { path: path.to_owned(), source })?;
+    let token = text.lines().next().unwrap_or_default().trim();
+    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(AdminError::TokenUnusable { path: path.to_owned() });
+    }
+    Ok(token.to_owned())
+}
+
+fn reachable(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V4(v4) if v4.ip().is_unspecified() => ([127, 0, 0, 1], v4.port()).into(),
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => (std::net::Ipv6Addr::LOCALHOST, v6.port()).into(),
+        SocketAddr::V4(_) | SocketAddr::V6(_) => address,
+    }
+}
+
+fn client() -> Result<Client, String> {
+    // Never used, for only plain http is spoken; but reqwest panics when no provider is installed.
+    let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    let builder = Client::builder().tls_backend_preconfigured(tls).no_proxy().redirect(redirect::Policy::none());
+    builder.timeout(ANSWER_MAX.duration()).build().map_err(|error| root_cause(&error))
+}
+
+/// What lies at the bottom of an error: `connection refused`, and not `error sending request`.
+fn root_cause(error: &reqwest::Error) -> String {
+    if error.is_timeout() {
+        return format!("no answer within {ANSWER_MAX}");
+    }
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}

@@ -1,0 +1,242 @@
+//! Status: what a person or a script may want to know now -> one record, as JSON or as a few lines.
+//!
+//! Field names are a promise to scripts: snake_case, bytes as numbers, times in milliseconds with the unit in the name.
+//! What is not known is `null`, which is never zero.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::ServerKind;
+use crate::decide::phase::Phase;
+use crate::decide::reason::Reason;
+use crate::units::{Bytes, Moment, Permille, Span};
+
+/// The whole of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusReport {
+    /// Our own.
+    pub version: String,
+    pub uptime_ms: Span,
+    pub phase: Phase,
+    pub modifiers: Vec<Modifier>,
+    /// The rung that serves, and the server's name for its model; `None` when none does.
+    pub rung: Option<String>,
+    pub model: Option<String>,
+    pub tier: Option<String>,
+    /// `calm`, `watch`, `soft`, `hard` or `emergency`.
+    pub severity: String,
+    pub in_flight: u32,
+    pub held: u32,
+    /// By name (`memory`, `vram`); one that could not be read is not there.
+    pub pools: BTreeMap<String, PoolReport>,
+    pub last_decision: Option<DecisionReport>,
+    pub server: Option<ServerReport>,
+    pub pretend: Option<PretendReport>,
+    /// Since the start, by name: `refused`, `repeated` and so on.
+    pub counters: BTreeMap<String, u64>,
+}
+
+/// What holds beside the phase.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Modifier {
+    /// The machine can not be read.
+    Blind,
+    /// The server does not answer.
+    ServerDown,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolReport {
+    pub capacity: Bytes,
+    pub used: Bytes,
+    pub own: Bytes,
+    /// `measured`, `ledger` or `unknown`.
+    pub own_source: String,
+    pub foreign: Bytes,
+    pub use_permille: Permille,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DecisionReport {
+    /// Since the start of the run.
+    pub at_ms: Moment,
+    /// The command's name, such as `load`.
+    pub command: String,
+    pub reason: Reason,
+    /// The reason in words.
+    pub text: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerReport {
+    pub kind: ServerKind,
+    /// Its name and version, as it says; `None` until it has answered.
+    pub version: Option<String>,
+}
+
+/// The machine is treated as one of another size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PretendReport {
+    pub memory: Bytes,
+    /// How full the real one is.
+    pub host_use_permille: Option<Permille>,
+}
+
+impl StatusReport {
+    /// Whether callers get what they may expect: a rung serves, or the policy lets all of them sleep.
+    pub fn is_ready(&self) -> bool {
+        !self.modifiers.contains(&Modifier::ServerDown) && (self.rung.is_some() || self.phase == Phase::Asleep)
+    }
+}
+
+/// The human view.
+pub fn render(report: &StatusReport) -> String {
+    let mut lines = vec![serving(report), situation(report)];
+    lines.extend(report.pools.iter().map(|(name, pool)| pool_line(name, pool)));
+    lines.push(("requests", format!("{} in flight, {} held{}", report.in_flight, report.held, counted(report))));
+    lines.extend(report.last_decision.as_ref().map(|decision| {
+        let ago = coarse(Moment(report.uptime_ms.0).since(decision.at_ms));
+        ("decision", format!("{}, {ago} ago: {}", decision.command, decision.text))
+    }));
+    lines.extend(report.server.as_ref().map(|server| {
+        let kind = match server.kind {
+            ServerKind::Ollama => "Ollama",
+            ServerKind::LlamaServer => "llama-server",
+        };
+        ("server", server.version.clone().unwrap_or_else(|| format!("{kind}, which has not answered yet")))
+    }));
+    lines.extend(report.pretend.map(|pretend| {
+        let real = pretend.host_use_permille.map_or_else(String::new, |real| format!("; the real one is {real} full"));
+        ("pretend", format!("a machine of {}{real}", pretend.memory))
+    }));
+    lines.push(("tierkeeper", format!("{}, up {}", report.version, coarse(report.uptime_ms))));
+    lines.into_iter().fold(String::new(), |mut text, (name, value)| {
+        writeln!(text, "{name:<11}{value}").expect("a string takes all that is written to it");
+        text
+    })
+}
+
+fn serving(report: &StatusReport) -> (&'static str, String) {
+    let line = match (&report.rung, &report.model) {
+        (Some(rung), Some(model)) => format!("{rung} ({model})"),
+        (Some(rung), None) => rung.clone(),
+        (None, _) => "nothing".to_owned(),
+    };
+    let tier = report.tier.as_ref().map_or_else(String::new, |tier| format!(", on a {tier} machine"));
+    ("serving", line + &tier)
+}
+
+fn situation(report: &StatusReport) -> (&'static str, String) {
+    let mut line = format!("{}, {}", report.phase.name(), report.severity);
+    for modifier in &report.modifiers {
+        line.push_str(match modifier {
+            Modifier::Blind => "; the machine can not be read",
+            Modifier::ServerDown => "; the server does not answer",
+        });
+    }
+    ("state", line)
+}
+
+fn pool_line<'a>(name: &'a str, pool: &PoolReport) -> (&'a str, String) {
+    let PoolReport { capacity, used, own, own_source, foreign, use_permille } = pool;
+    (name, format!("{use_permille} of {capacity} in use ({used}): models {own} ({own_source}), others {foreign}"))
+}
+
+/// Only what is not zero: the rest is no news.
+fn counted(report: &StatusReport) -> String {
+    let news = report.counters.iter().filter(|(_, count)| **count > 0);
+    news.map(|(name, count)| format!(", {count} {}", name.replace('_', " "))).collect()
+}
+
+/// For reading, not for counting: `3 h 5 m`, `12 s`.
+fn coarse(span: Span) -> String {
+    let seconds = span.0 / 1000;
+    let units = [(86_400, "d"), (3600, "h"), (60, "m"), (1, "s")];
+    let first = units.iter().position(|(size, _)| seconds >= *size).unwrap_or(units.len() - 1);
+    let (size, unit) = units[first];
+    let rest = units.get(first + 1).map(|(next, unit)| (seconds % size / next, unit)).filter(|(count, _)| *count > 0);
+    let rest = rest.map_or_else(String::new, |(count, unit)| format!(" {count} {unit}"));
+    format!("{} {unit}{rest}", seconds / size)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub fn report() -> StatusReport {
+        let reason = serde_json::json!({ "why": "fits", "pool": "ram", "foreign": Bytes::mib(2560),
+            "footprint": Bytes::gib(3), "limit": Bytes::gib(6), "calm": Span::minutes(5) });
+        let reason: Reason = serde_json::from_value(reason).unwrap();
+        StatusReport {
+            version: "0.1.0".to_owned(),
+            uptime_ms: Span(3_725_000),
+            phase: Phase::Steady,
+            modifiers: Vec::new(),
+            rung: Some("medium".to_owned()),
+            model: Some("qwen3:4b".to_owned()),
+            tier: Some("mid_range".to_owned()),
+            severity: "calm".to_owned(),
+            in_flight: 1,
+            held: 0,
+            pools: BTreeMap::from([(
+                "memory".to_owned(),
+                PoolReport {
+                    capacity: Bytes::gib(8),
+                    used: Bytes::mib(5530),
+                    own: Bytes::mib(2970),
+                    own_source: "measured".to_owned(),
+                    foreign: Bytes::mib(2560),
+                    use_permille: Permille(675),
+                },
+            )]),
+            last_decision: Some(DecisionReport {
+                at_ms: Moment(3_000_000),
+                command: "load".to_owned(),
+                text: reason.to_string(),
+                reason,
+            }),
+            server: Some(ServerReport { kind: ServerKind::Ollama, version: Some("Ollama 0.33.1".to_owned()) }),
+            pretend: Some(PretendReport { memory: Bytes::gib(8), host_use_permille: Some(Permille(336)) }),
+            counters: BTreeMap::from([("refused".to_owned(), 0), ("repeated".to_owned(), 2)]),
+        }
+    }
+
+    #[test]
+    fn the_json_is_what_scripts_rely_on() {
+        insta::assert_snapshot!(serde_json::to_string_pretty(&report()).unwrap());
+    }
+
+    #[test]
+    fn the_human_view_is_a_few_tidy_lines() {
+        insta::assert_snapshot!(render(&report()));
+    }
+
+    #[test]
+    fn what_is_not_known_is_null_in_json_and_not_shown_to_people() {
+        let bare = StatusReport {
+            phase: Phase::Starting,
+            modifiers: vec![Modifier::Blind, Modifier::ServerDown],
+            rung: None,
+            model: None,
+            tier: None,
+            pools: BTreeMap::new(),
+            last_decision: None,
+            server: Some(ServerReport { kind: ServerKind::LlamaServer, version: None }),
+            pretend: None,
+            counters: BTreeMap::new(),
+            uptime_ms: Span(900),
+            ..report()
+        };
+        insta::assert_snapshot!(format!("{}\n{}", render(&bare), serde_json::to_string_pretty(&bare).unwrap()));
+        assert_eq!(serde_json::from_str::<StatusReport>(&serde_json::to_string(&bare).unwrap()).unwrap(), bare);
+    }
+
+    #[test]
+    fn times_are_written_for_reading() {
+        let written = [0, 59_999, 60_000, 3_725_000, 90_000_000].map(|ms| coarse(Span(ms)));
+        assert_eq!(written, ["0 s", "59 s", "1 m", "1 h 2 m", "1 d 1 h"]);
+    }
+}

@@ -1,1 +1,218 @@
-//! Run: one task owns the Controller and joins the rooms.
+//! Run: one task owns the Controller and joins the rooms; it has the one clock.
+
+pub mod clock;
+pub mod policy_file;
+
+mod asking;
+mod conductor;
+mod report;
+mod sampling;
+mod server;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use self::clock::Clock;
+use self::conductor::{Conductor, Parts};
+use self::policy_file::PolicyWatch;
+use self::server::{Listing, Watch};
+use crate::act::Driver;
+use crate::act::error::ActError;
+use crate::admin::status::StatusReport;
+use crate::admin::{self, AdminError};
+use crate::config::{Config, ServerKind};
+use crate::decide::controller::{Adopt, Controller};
+use crate::decide::input::{Input, Machine};
+use crate::gateway::{Gateway, GatewayError, Server, waiting};
+use crate::policy::Policy;
+use crate::sample::host;
+use crate::sample::listener::ServerPlace;
+use crate::sample::sampler::Sampler;
+use crate::tell::persona::Persona;
+use crate::tell::{TellError, Teller};
+use crate::units::Bytes;
+
+/// Everything a run is made of. The files are read already: a broken one never gets here.
+#[derive(Debug)]
+pub struct Setup {
+    pub config: Config,
+    /// Without one a ladder is made of what the server has.
+    pub policy: Option<Policy>,
+    pub persona: Persona,
+}
+
+/// What is asked of a run from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    Stop,
+    /// Read the policy again.
+    Reload,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error("cannot listen on {address}: {source}")]
+    Listen { address: SocketAddr, source: std::io::Error },
+    #[error("cannot start the sampler: {source}")]
+    Thread { source: std::io::Error },
+    #[error(transparent)]
+    Server(#[from] ActError),
+    #[error(transparent)]
+    Gateway(#[from] GatewayError),
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    #[error(transparent)]
+    Tell(#[from] TellError),
+}
+
+/// Runs until it is told to stop.
+pub async fn run(setup: Setup, signals: mpsc::Receiver<Signal>) -> Result<(), RunError> {
+    let gateway_listener = listen(setup.config.gateway.listen).await?;
+    let admin_listener = listen(setup.config.admin.listen).await?;
+    let (report, reported) = watch::channel(Arc::new(report::starting(&setup.config)));
+    let (admin_config, ending) = (setup.config.admin.clone(), CancellationToken::new());
+    let admin = admin::serve(admin_listener, reported, admin_config, ending.clone().cancelled_owned());
+    tokio::pin!(admin);
+    tokio::select! {
+        // First, so that settings that it cannot use end the run before it has begun.
+        biased;
+        ended = &mut admin => return ended.map_err(RunError::Admin),
+        ended = drive(setup, signals, gateway_listener, report) => ended?,
+    }
+    ending.cancel();
+    admin.await.map_err(RunError::Admin)
+}
+
+/// Finds the server, and drives it until the end.
+async fn drive(
+    setup: Setup,
+    mut signals: mpsc::Receiver<Signal>,
+    listener: TcpListener,
+    report: watch::Sender<Arc<StatusReport>>,
+) -> Result<(), RunError> {
+    let Setup { config, policy, persona } = setup;
+    let clock = Clock::start();
+    let teller = Teller::new(&config.tell, persona)?;
+    let adopt = if policy.is_some() { Adopt::Ladder } else { Adopt::OwnLoads };
+    let (driver, policy) = tokio::select! {
+        prepared = prepare(&config, policy) => prepared?,
+        () = stopped(&mut signals) => return Ok(()),
+        () = waiting::answer_all(&listener) => return Ok(()),
+    };
+    say_what_is_done(&config, &driver, &policy);
+
+    let (gateway_events, gateway_told) = mpsc::unbounded_channel();
+    let server = Server { kind: driver.kind(), url: driver.url().to_owned() };
+    let gateway = Gateway::new(&config.gateway, server, gateway_events)?;
+    gateway.ladder(policy.ladder.clone());
+    let gateway_ending = CancellationToken::new();
+    let serving = gateway.clone().serve(listener, gateway_ending.clone().cancelled_owned(), config.stop_grace);
+    let serving = tokio::spawn(serving);
+
+    let (inputs, told) = mpsc::unbounded_channel();
+    let names = watch::Sender::new(policy.ladder.iter().map(|rung| rung.model.clone()).collect());
+    let (listing, nudge) = (Arc::new(Listing::default()), Arc::new(Notify::new()));
+    let watching = Watch {
+        driver: Arc::clone(&driver),
+        listing: Arc::clone(&listing),
+        names: names.subscribe(),
+        inputs: inputs.clone(),
+        nudge: Arc::clone(&nudge),
+        clock,
+    };
+    let watching = tokio::spawn(watching.run());
+    let sampler = Sampler::new(Path::new("/"), place(&driver), config.pretend.map(|pretend| pretend.memory));
+    let jobs = sampling::start(sampler, clock, inputs.clone()).map_err(|source| RunError::Thread { source })?;
+    inputs.send(Input::MachineFound(machine(&config))).ok();
+
+    let policy = Arc::new(policy);
+    let controller = Controller::new(clock.now(), Arc::clone(&policy), adopt);
+    let policy_watch = PolicyWatch::of(config.policy.as_deref());
+    let parts = Parts {
+        controller,
+        clock,
+        gateway,
+        driver,
+        teller,
+        listing,
+        nudge,
+        names,
+        jobs,
+        inputs,
+        report,
+        policy_watch,
+        config,
+    };
+    let conductor = Conductor::new(parts, policy).run(told, gateway_told, &mut signals).await;
+    conductor.end(gateway_ending, serving, &mut signals).await;
+    watching.abort();
+    Ok(())
+}
+
+async fn prepare(config: &Config, policy: Option<Policy>) -> Result<(Arc<Driver>, Policy), RunError> {
+    let (kind, url) = server::wait_for(&config.server).await;
+    let driver = Arc::new(Driver::new(kind, &url)?);
+    let policy = match policy {
+        Some(policy) => policy,
+        None => server::made_policy(&driver).await,
+    };
+    Ok((driver, policy))
+}
+
+async fn stopped(signals: &mut mpsc::Receiver<Signal>) {
+    while signals.recv().await.is_some_and(|signal| signal != Signal::Stop) {}
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, RunError> {
+    TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, source })
+}
+
+/// Where the server is, and what its process may be called.
+fn place(driver: &Driver) -> Option<ServerPlace> {
+    let names: &[&str] = match driver.kind() {
+        ServerKind::Ollama => &["ollama"],
+        ServerKind::LlamaServer => &["llama-server"],
+    };
+    ServerPlace::from_url(driver.url(), names)
+}
+
+/// The machine as the tiers ask for it: the pretended one, if we pretend.
+fn machine(config: &Config) -> Machine {
+    let found = host::machine(Path::new("/"));
+    if let Err(error) = &found {
+        tracing::warn!(message = "The machine cannot be read, so the last tier holds.", %error);
+    }
+    let (memory, cores) = found.map_or((Bytes::ZERO, 0), |found| (found.memory, found.cores));
+    Machine { memory: config.pretend.map_or(memory, |pretend| pretend.memory), cores, vram: Bytes::ZERO }
+}
+
+fn say_what_is_done(config: &Config, driver: &Driver, policy: &Policy) {
+    let rungs: Vec<&str> = policy.ladder.iter().map(|rung| rung.model.as_str()).collect();
+    tracing::info!(message = "Driving a model server.", server = driver.url(), ladder = %rungs.join(" > "));
+    tracing::info!(
+        message = "Point clients at the gateway, and ask for the model by its alias.",
+        gateway = %format!("http://{}", config.gateway.listen),
+        alias = %config.gateway.alias.join(", "),
+        status = %format!("http://{}/status", config.admin.listen),
+    );
+    match &config.policy {
+        Some(path) => tracing::info!(message = "The policy is watched for changes.", path = %path.display()),
+        None => tracing::info!(
+            message = "There is no policy file: only what was loaded or asked for through the gateway is unloaded."
+        ),
+    }
+    tracing::info!(message = host::view(Path::new("/")).sentence());
+    if let Some(pretend) = config.pretend {
+        tracing::info!(message = "Pretending that the machine is smaller.", memory = %pretend.memory);
+    }
+}
+
+/// The policy file of a config, read.
+pub fn read_policy(path: Option<&PathBuf>) -> Result<Option<Policy>, policy_file::PolicyFileError> {
+    path.map(|path| policy_file::read(path)).transpose()
+}

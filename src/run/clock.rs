@@ -1,0 +1,27 @@
+//! Clock: the operating system's monotonic time -> `Moment`s. The one clock of the program.
+
+use std::time::{Duration, Instant};
+
+use crate::units::Moment;
+
+/// Counts from when it was started.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    start: Instant,
+}
+
+impl Clock {
+    #[expect(clippy::disallowed_methods, reason = "the one clock")]
+    pub fn start() -> Self {
+        Clock { start: Instant::now() }
+    }
+
+    pub fn now(&self) -> Moment {
+        Moment(u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// The same moment as tokio's timers count it.
+    pub fn deadline(&self, at: Moment) -> tokio::time::Instant {
+        tokio::time::Instant::from_std(self.start + Duration::from_millis(at.0))
+    }
+}

@@ -1,0 +1,378 @@
+//! Conductor: inputs, gateway events, timers and signals -> the Controller -> commands, carried out by the other rooms.
+//!
+//! It waits for nothing but the next of them. What takes time runs in tasks, and comes back as an input.
+
+use std::sync::{Arc, mpsc as std_mpsc};
+use std::time::Duration;
+
+use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::Signal;
+use super::asking::ask;
+use super::clock::Clock;
+use super::policy_file::{self, PolicyWatch};
+use super::report::{self, Around, Decision};
+use super::sampling::Job;
+use super::server::{self, Listing};
+use crate::act::{Driver, Kept};
+use crate::admin::status::StatusReport;
+use crate::config::Config;
+use crate::decide::command::Command;
+use crate::decide::controller::Controller;
+use crate::decide::input::Input;
+use crate::decide::phase::Phase;
+use crate::gateway::{Event, Gateway};
+use crate::policy::{Policy, Rung};
+use crate::sample::Traffic;
+use crate::tell::Teller;
+use crate::units::{Permille, Span};
+
+/// How often it is seen to that a model is still held as it was loaded.
+const KEEP_EVERY: Duration = Duration::from_secs(5);
+/// The longest that giving a model back may take on the way out.
+const RELEASE_MAX: Duration = Duration::from_secs(2);
+/// The longest that messages may take on the way out.
+const FLUSH_MAX: Span = Span::seconds(3);
+/// The longest that the server may take to tell its models when the policy was changed.
+const FACTS_MAX: Duration = Duration::from_secs(5);
+/// Editors write in several steps.
+const EDIT_SETTLES: Duration = Duration::from_millis(100);
+
+/// What the run has made, to be joined.
+pub struct Parts {
+    pub controller: Controller,
+    pub clock: Clock,
+    pub gateway: Gateway,
+    pub driver: Arc<Driver>,
+    pub teller: Teller,
+    pub listing: Arc<Listing>,
+    pub nudge: Arc<Notify>,
+    /// The models of the policy, for whoever reads the server's list.
+    pub names: watch::Sender<Vec<String>>,
+    pub jobs: std_mpsc::Sender<Job>,
+    pub inputs: UnboundedSender<Input>,
+    pub report: watch::Sender<Arc<StatusReport>>,
+    pub policy_watch: PolicyWatch,
+    pub config: Config,
+}
+
+pub struct Conductor {
+    parts: Parts,
+    policy: Arc<Policy>,
+    /// The one thing that is being asked of the server.
+    acting: Option<JoinHandle<()>>,
+    releasing: Vec<JoinHandle<()>>,
+    /// The server is being asked for the models of an edited policy.
+    reloading: Option<JoinHandle<()>>,
+    /// What was wrong with the last edit, which is told once: the log may lie in the folder that is watched.
+    complaint: Option<String>,
+    /// When the grace for stopping is over.
+    stop_by: Option<tokio::time::Instant>,
+    last_decision: Option<Decision>,
+    server_version: Option<String>,
+    host_use: Option<Permille>,
+    exiting: bool,
+}
+
+impl Conductor {
+    pub fn new(parts: Parts, policy: Arc<Policy>) -> Self {
+        Conductor {
+            parts,
+            policy,
+            acting: None,
+            releasing: Vec::new(),
+            reloading: None,
+            complaint: None,
+            stop_by: None,
+            last_decision: None,
+            server_version: None,
+            host_use: None,
+            exiting: false,
+        }
+    }
+
+    /// Runs until the Controller wants to exit, or the grace for that is over.
+    pub async fn run(
+        mut self,
+        mut told: UnboundedReceiver<Input>,
+        mut gateway_told: UnboundedReceiver<Event>,
+        signals: &mut Receiver<Signal>,
+    ) -> Self {
+        let mut keep = tokio::time::interval(KEEP_EVERY);
+        let mut reload_at = None;
+        while !self.exiting {
+            self.carry_out();
+            self.publish_report();
+            if self.exiting {
+                break;
+            }
+            let next = self.parts.controller.poll_timeout();
+            let clock = self.parts.clock;
+            tokio::select! {
+                Some(input) = told.recv() => self.handle(input),
+                Some(event) = gateway_told.recv() => self.gateway_event(event),
+                () = sleep_until(next.map(|at| clock.deadline(at))) => {
+                    self.parts.controller.handle_timeout(clock.now());
+                }
+                // The loop goes on meanwhile; whatever else stirs in that folder must not hold it up.
+                () = self.parts.policy_watch.changed() => {
+                    reload_at.get_or_insert(tokio::time::Instant::now() + EDIT_SETTLES);
+                }
+                () = sleep_until(reload_at) => {
+                    reload_at = None;
+                    self.reload();
+                }
+                signal = signals.recv() => match signal {
+                    Some(Signal::Reload) => self.reload(),
+                    Some(Signal::Stop) | None if self.stop_by.is_some() => {
+                        // Whoever asks twice does not want to wait for anything.
+                        self.stop_by = Some(tokio::time::Instant::now());
+                        break;
+                    }
+                    Some(Signal::Stop) | None => {
+                        tracing::info!(message = "Stopping.", grace = %self.parts.config.stop_grace);
+                        self.stop_by = Some(clock.deadline(clock.now() + self.parts.config.stop_grace));
+                        self.handle(Input::StopRequested);
+                    }
+                },
+                () = sleep_until(self.stop_by) => {
+                    tracing::warn!(message = "The grace is over before the switch has ended.");
+                    self.handle(Input::StopRequested);
+                }
+                _ = keep.tick() => self.keep(),
+            }
+        }
+        self
+    }
+
+    /// Lets the replies in flight end, gives the models back and sends what is still to be told.
+    ///
+    /// All of it within the grace, and at once when it is asked for a second time.
+    pub async fn end(
+        mut self,
+        gateway_ending: CancellationToken,
+        mut serving: JoinHandle<usize>,
+        signals: &mut Receiver<Signal>,
+    ) {
+        gateway_ending.cancel();
+        tokio::select! {
+            biased;
+            broken = &mut serving => {
+                let broken = broken.unwrap_or_default();
+                if broken > 0 {
+                    tracing::warn!(message = "Connections were broken off when the grace was over.", broken);
+                }
+            }
+            () = sleep_until(self.stop_by) => {
+                let broken = self.parts.gateway.traffic().in_flight;
+                tracing::warn!(message = "Replies were broken off when the grace was over.", broken);
+                serving.abort();
+            }
+            () = super::stopped(signals) => {
+                let broken = self.parts.gateway.traffic().in_flight;
+                tracing::warn!(message = "Replies were broken off when stopping was asked for again.", broken);
+                serving.abort();
+                return;
+            }
+        }
+        for release in self.releasing.drain(..) {
+            tokio::time::timeout(RELEASE_MAX, release).await.ok();
+        }
+        self.parts.teller.flush(FLUSH_MAX).await;
+        tracing::info!(message = "Stopped.");
+    }
+
+    fn handle(&mut self, input: Input) {
+        let sampled = matches!(input, Input::Sampled(_));
+        match &input {
+            Input::LoadFailed { rung, why } | Input::CheckFailed { rung, why } | Input::UnloadFailed { rung, why } => {
+                tracing::warn!(message = "The server did not do as it was asked.", %rung, %why);
+            }
+            // What was asked of it is not to be asked of the one that comes after it, nor answered late.
+            Input::ServerDown { .. } => self.stop_acting(),
+            Input::ServerUp(facts) => self.server_version = Some(facts.version.clone()),
+            Input::Sampled(sample) => self.host_use = sample.host_use,
+            Input::MachineFound(_)
+            | Input::ModelsFound(_)
+            | Input::LoadDone { .. }
+            | Input::UnloadDone { .. }
+            | Input::CheckDone { .. }
+            | Input::Drained { .. }
+            | Input::PolicyChanged(_)
+            | Input::StopRequested => {}
+        }
+        self.parts.controller.handle_input(self.parts.clock.now(), input);
+        if sampled {
+            self.parts.gateway.assessed();
+        }
+    }
+
+    fn gateway_event(&mut self, event: Event) {
+        match event {
+            Event::Drained { rung, model } => {
+                if self.parts.gateway.is_vacant(&model) {
+                    self.handle(Input::Drained { rung });
+                }
+            }
+            Event::Wanted => self.take_sample(),
+            Event::UpstreamFailed { why } => {
+                tracing::debug!(message = "The server failed a request.", %why);
+                self.parts.nudge.notify_one();
+            }
+        }
+    }
+
+    fn take_sample(&self) {
+        let traffic = self.parts.gateway.traffic();
+        let traffic =
+            Traffic { in_flight: traffic.in_flight, held: traffic.held, admitted_total: traffic.admitted_total };
+        let residents = self.parts.listing.get(self.parts.clock.now());
+        // The thread is only gone when the run is.
+        self.parts.jobs.send(Job { residents, traffic }).ok();
+    }
+
+    fn carry_out(&mut self) {
+        while let Some(command) = self.parts.controller.poll_command() {
+            self.note(&command);
+            match command {
+                Command::TakeSample { .. } => self.take_sample(),
+                Command::Load { .. } | Command::Unload { .. } | Command::Check { .. } => self.act(command),
+                Command::CancelLoad { .. } => self.stop_acting(),
+                Command::Publish { rung, .. } => self.parts.gateway.publish(rung),
+                Command::Close { rung, .. } => self.parts.gateway.close(&rung.name),
+                Command::Cut { rung, .. } => self.parts.gateway.cut(&rung.name),
+                Command::Release { rung, .. } => self.release(rung),
+                Command::Notify { notice, reason } => self.parts.teller.notify(notice, reason),
+                Command::Exit { .. } => self.exiting = true,
+            }
+        }
+    }
+
+    fn note(&mut self, command: &Command) {
+        if let Command::TakeSample { .. } = command {
+            return;
+        }
+        let decision = Decision::of(self.parts.clock.now(), command);
+        tracing::info!(message = "Decided.", command = decision.command, rung = decision.rung, reason = %command.reason());
+        self.last_decision = Some(decision);
+    }
+
+    /// Asks the server for one thing; whatever was asked before is given up.
+    fn act(&mut self, command: Command) {
+        self.stop_acting();
+        let (driver, inputs) = (Arc::clone(&self.parts.driver), self.parts.inputs.clone());
+        let nudge = Arc::clone(&self.parts.nudge);
+        self.acting = Some(tokio::spawn(async move {
+            if let Some(input) = ask(&driver, command).await {
+                nudge.notify_one();
+                inputs.send(input).ok();
+            }
+        }));
+    }
+
+    fn stop_acting(&mut self) {
+        if let Some(acting) = self.acting.take() {
+            acting.abort();
+        }
+    }
+
+    fn release(&mut self, rung: Arc<Rung>) {
+        self.stop_acting();
+        let driver = Arc::clone(&self.parts.driver);
+        self.releasing.push(tokio::spawn(async move {
+            if let Err(error) = driver.release(&rung).await {
+                tracing::warn!(message = "A model could not be given back.", rung = %rung.name, %error);
+            }
+        }));
+    }
+
+    /// Clients can shorten the stay of a model, or have it loaded with another context: that is looked after while
+    /// nothing else is asked of the server.
+    fn keep(&mut self) {
+        let status = self.parts.controller.status();
+        let busy = self.acting.as_ref().is_some_and(|acting| !acting.is_finished());
+        let Some(rung) = status.rung.filter(|_| status.phase == Phase::Steady && status.ours && !busy) else { return };
+        let driver = Arc::clone(&self.parts.driver);
+        self.acting = Some(tokio::spawn(async move {
+            match driver.keep(&rung).await {
+                Ok(Kept::OtherContext { served }) => tracing::warn!(
+                    message = "A client had the model loaded with another context; set the model's own default to it.",
+                    rung = %rung.name,
+                    served,
+                    wanted = rung.context,
+                ),
+                Ok(Kept::Again) => tracing::info!(message = "A model's stay was put right.", rung = %rung.name),
+                Ok(Kept::AsAsked | Kept::NotListed) | Err(_) => {}
+            }
+        }));
+    }
+
+    /// A broken edit is told, and the old policy stays.
+    fn reload(&mut self) {
+        let Some(path) = self.parts.config.policy.clone() else { return };
+        match policy_file::read(&path) {
+            Ok(policy) if policy == *self.policy => {}
+            Ok(policy) => {
+                tracing::info!(message = "The policy was changed.", path = %path.display());
+                self.policy = Arc::new(policy);
+                self.parts.gateway.ladder(self.policy.ladder.clone());
+                self.apply_policy();
+            }
+            Err(error) => {
+                let complaint = error.to_string();
+                if self.complaint.as_ref() != Some(&complaint) {
+                    tracing::error!(message = "The edited policy cannot be used; the old one stays.", %error);
+                }
+                self.complaint = Some(complaint);
+                return;
+            }
+        }
+        self.complaint = None;
+    }
+
+    /// The policy may name models that came since the server was asked last, so it is asked before anything is chosen.
+    fn apply_policy(&mut self) {
+        // What serves by the old policy is still to be known by its name.
+        self.parts.names.send_modify(|names| {
+            for rung in &self.policy.ladder {
+                if !names.contains(&rung.model) {
+                    names.push(rung.model.clone());
+                }
+            }
+        });
+        let (driver, inputs) = (Arc::clone(&self.parts.driver), self.parts.inputs.clone());
+        let (policy, names) = (Arc::clone(&self.policy), self.parts.names.borrow().clone());
+        if let Some(earlier) = self.reloading.take() {
+            earlier.abort();
+        }
+        self.reloading = Some(tokio::spawn(async move {
+            if let Ok(Ok(facts)) = tokio::time::timeout(FACTS_MAX, server::facts(&driver, &names)).await {
+                inputs.send(Input::ModelsFound(facts)).ok();
+            }
+            inputs.send(Input::PolicyChanged(policy)).ok();
+        }));
+    }
+
+    fn publish_report(&self) {
+        let around = Around {
+            config: &self.parts.config,
+            driver: &self.parts.driver,
+            server_version: self.server_version.clone(),
+            host_use: self.host_use,
+            counters: self.parts.gateway.counters(),
+            last_decision: self.last_decision.as_ref(),
+        };
+        let report = report::of(self.parts.clock.now(), self.parts.controller.status(), around);
+        self.parts.report.send_replace(Arc::new(report));
+    }
+}
+
+async fn sleep_until(deadline: Option<tokio::time::Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}

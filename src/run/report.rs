@@ -1,0 +1,146 @@
+//! Report: the Controller's status and the gateway's counts -> the record that is shown of the run.
+
+use std::collections::BTreeMap;
+
+use crate::act::Driver;
+use crate::admin::status::{DecisionReport, Modifier, PoolReport, PretendReport, ServerReport, StatusReport};
+use crate::classify::{Level, OwnSource, Pool, PoolAssessment};
+use crate::config::Config;
+use crate::decide::command::Command;
+use crate::decide::controller::Status;
+use crate::decide::phase::Phase;
+use crate::decide::reason::Reason;
+use crate::gateway::record::Counters;
+use crate::units::{Moment, Permille, Span};
+
+/// The last command that changed something, for people.
+#[derive(Clone, Debug)]
+pub struct Decision {
+    pub at: Moment,
+    pub command: &'static str,
+    pub rung: Option<String>,
+    pub reason: Reason,
+}
+
+impl Decision {
+    pub fn of(at: Moment, command: &Command) -> Self {
+        let (name, rung) = match command {
+            Command::TakeSample { .. } => ("take_sample", None),
+            Command::Load { rung, .. } => ("load", Some(rung)),
+            Command::CancelLoad { rung, .. } => ("cancel_load", Some(rung)),
+            Command::Unload { rung, .. } => ("unload", Some(rung)),
+            Command::Check { rung, .. } => ("check", Some(rung)),
+            Command::Publish { rung, .. } => ("publish", Some(rung)),
+            Command::Close { rung, .. } => ("close", Some(rung)),
+            Command::Cut { rung, .. } => ("cut", Some(rung)),
+            Command::Release { rung, .. } => ("release", Some(rung)),
+            Command::Notify { .. } => ("notify", None),
+            Command::Exit { .. } => ("exit", None),
+        };
+        Decision { at, command: name, rung: rung.map(|rung| rung.name.clone()), reason: command.reason().clone() }
+    }
+}
+
+/// Before there is a Controller.
+pub fn starting(config: &Config) -> StatusReport {
+    StatusReport {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        uptime_ms: Span::ZERO,
+        phase: Phase::Starting,
+        modifiers: vec![Modifier::ServerDown],
+        rung: None,
+        model: None,
+        tier: None,
+        severity: level(Level::Calm).to_owned(),
+        in_flight: 0,
+        held: 0,
+        pools: BTreeMap::new(),
+        last_decision: None,
+        server: None,
+        pretend: config.pretend.map(|pretend| PretendReport { memory: pretend.memory, host_use_permille: None }),
+        counters: BTreeMap::new(),
+    }
+}
+
+/// What the run knows beside the Controller.
+pub struct Around<'a> {
+    pub config: &'a Config,
+    pub driver: &'a Driver,
+    pub server_version: Option<String>,
+    pub host_use: Option<Permille>,
+    pub counters: Counters,
+    pub last_decision: Option<&'a Decision>,
+}
+
+pub fn of(now: Moment, status: Status, around: Around<'_>) -> StatusReport {
+    let modifiers = [(status.blind, Modifier::Blind), (status.server_down, Modifier::ServerDown)];
+    let decision = |decision: &Decision| DecisionReport {
+        at_ms: decision.at,
+        command: decision.command.to_owned(),
+        reason: decision.reason.clone(),
+        text: decision.reason.to_string(),
+    };
+    let pretend = around.config.pretend;
+    StatusReport {
+        uptime_ms: Span(now.0),
+        phase: status.phase,
+        modifiers: modifiers.into_iter().filter(|(is_so, _)| *is_so).map(|(_, modifier)| modifier).collect(),
+        rung: status.rung.as_ref().map(|rung| rung.name.clone()),
+        model: status.rung.as_ref().map(|rung| rung.model.clone()),
+        tier: Some(status.tier),
+        severity: level(status.severity).to_owned(),
+        in_flight: status.traffic.in_flight,
+        held: status.traffic.held,
+        pools: status.assessment.pools().map(pool).collect(),
+        last_decision: around.last_decision.map(decision),
+        server: Some(ServerReport { kind: around.driver.kind(), version: around.server_version }),
+        pretend: pretend.map(|pretend| PretendReport { memory: pretend.memory, host_use_permille: around.host_use }),
+        counters: counted(around.counters),
+        ..starting(around.config)
+    }
+}
+
+fn pool(pool: &PoolAssessment) -> (String, PoolReport) {
+    let name = match pool.pool {
+        Pool::Ram => "memory",
+        Pool::Vram => "vram",
+    };
+    let own_source = match pool.own_source {
+        OwnSource::Measured => "measured",
+        OwnSource::Ledger => "ledger",
+        OwnSource::Unknown => "unknown",
+    };
+    let report = PoolReport {
+        capacity: pool.capacity,
+        used: pool.used,
+        own: pool.own,
+        own_source: own_source.to_owned(),
+        foreign: pool.foreign,
+        use_permille: pool.used.share_of(pool.capacity),
+    };
+    (name.to_owned(), report)
+}
+
+fn level(level: Level) -> &'static str {
+    match level {
+        Level::Calm => "calm",
+        Level::Watch => "watch",
+        Level::Soft => "soft",
+        Level::Hard => "hard",
+        Level::Emergency => "emergency",
+    }
+}
+
+fn counted(counters: Counters) -> BTreeMap<String, u64> {
+    let Counters { refused, held, repeated, failed, truncated, cut, preflight_late } = counters;
+    let named = [
+        ("refused", refused),
+        ("held", held),
+        ("repeated", repeated),
+        ("failed", failed),
+        ("truncated", truncated),
+        ("cut", cut),
+        ("preflight_late", preflight_late),
+    ];
+    named.into_iter().map(|(name, count)| (name.to_owned(), count)).collect()
+}

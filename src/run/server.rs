@@ -1,0 +1,200 @@
+//! Server: an address, or none -> the driver of the server that answers, its state as inputs, and what it holds.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::clock::Clock;
+use crate::act::error::ActError;
+use crate::act::find::{USUAL_ADDRESSES, find, identify};
+use crate::act::{self, Driver};
+use crate::config::{ServerConfig, ServerKind};
+use crate::decide::input::{Input, ServerFacts};
+use crate::footprint::Footprint;
+use crate::policy::{Policy, Rung};
+use crate::sample::{Resident, ResidentState};
+use crate::units::{Moment, Span};
+
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// After a failure the next look is soon; so many in a row, and the server is down.
+const LOOK_AFTER_FAILURE: Duration = Duration::from_millis(200);
+const FAILURES_MAX: u32 = 3;
+/// What the server listed is believed this long.
+const LISTING_MAX: Span = Span::seconds(3);
+
+/// Waits until a server answers. It says once what it waits for.
+pub async fn wait_for(config: &ServerConfig) -> (ServerKind, String) {
+    if let (Some(kind), Some(url)) = (config.kind, &config.url) {
+        return (kind, url.clone());
+    }
+    let mut said = false;
+    loop {
+        let found = match &config.url {
+            Some(url) => identify(url).await.map(|kind| (kind, url.clone())).map_err(|error| vec![error]),
+            None => find(&USUAL_ADDRESSES).await,
+        };
+        match found {
+            Ok(found) => return found,
+            Err(reasons) if !said => {
+                for reason in reasons {
+                    tracing::warn!(message = "Waiting for a model server.", %reason);
+                }
+                said = true;
+            }
+            Err(_) => {}
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+/// A ladder of the server's own models, largest first, for when nobody wrote a policy. Waits until it has some.
+pub async fn made_policy(driver: &Driver) -> Policy {
+    let mut said = false;
+    loop {
+        let ladder = driver.facts().await.map(|facts| ladder_of(&facts));
+        match ladder.map(Policy::for_ladder) {
+            Ok(Some(policy)) => return policy,
+            Ok(None) if !said => {
+                tracing::warn!(message = "The server has no model whose size is known; waiting for one.");
+                said = true;
+            }
+            Err(error) if !said => {
+                tracing::warn!(message = "Waiting for the model server.", reason = %error);
+                said = true;
+            }
+            Ok(None) | Err(_) => {}
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+/// What is known of the server, also under these names, as the policy writes them.
+pub async fn facts(driver: &Driver, names: &[String]) -> Result<ServerFacts, ActError> {
+    let mut facts = driver.facts().await?;
+    let known: BTreeMap<String, Option<Footprint>> = std::mem::take(&mut facts.models);
+    for name in names {
+        match known.get(&driver.listed_name(name)) {
+            Some(bound) => {
+                if bound.is_none() {
+                    tracing::warn!(message = "The size of a model is not known, so it is not chosen.", model = %name);
+                }
+                facts.models.insert(name.clone(), *bound);
+            }
+            None => tracing::warn!(message = "The server does not have a model of the policy.", model = %name),
+        }
+    }
+    facts.models.extend(known);
+    Ok(facts)
+}
+
+fn ladder_of(facts: &ServerFacts) -> Vec<Rung> {
+    let mut models: Vec<(&String, Footprint)> =
+        facts.models.iter().filter_map(|(name, bound)| bound.map(|bound| (name, bound))).collect();
+    models.sort_by_key(|(_, bound)| std::cmp::Reverse(bound.memory));
+    models.into_iter().map(|(name, _)| Rung { name: name.clone(), model: name.clone(), context: None }).collect()
+}
+
+/// What the server listed last, under the names that the policy uses.
+#[derive(Debug, Default)]
+pub struct Listing {
+    last: Mutex<Option<(Moment, Vec<Resident>)>>,
+}
+
+impl Listing {
+    /// `None` when it is too long ago to be believed.
+    pub fn get(&self, now: Moment) -> Option<Vec<Resident>> {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.as_ref().filter(|(at, _)| now.since(*at) <= LISTING_MAX).map(|(_, residents)| residents.clone())
+    }
+
+    fn set(&self, listed: Option<(Moment, Vec<Resident>)>) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = listed;
+    }
+}
+
+/// Watches one server for the whole run.
+pub struct Watch {
+    pub driver: Arc<Driver>,
+    pub listing: Arc<Listing>,
+    /// The models that the policy names, as the policy writes them.
+    pub names: tokio::sync::watch::Receiver<Vec<String>>,
+    pub inputs: UnboundedSender<Input>,
+    /// Somebody has reason to think that it is time to look.
+    pub nudge: Arc<Notify>,
+    pub clock: Clock,
+}
+
+impl Watch {
+    /// Runs until it is dropped.
+    pub async fn run(self) {
+        let mut said = false;
+        loop {
+            let names = self.names.borrow().clone();
+            match facts(&self.driver, &names).await {
+                Ok(facts) => {
+                    said = false;
+                    tracing::info!(message = "The model server answers.", version = %facts.version);
+                    self.look().await.ok();
+                    self.tell(Input::ServerUp(facts));
+                    let why = self.until_it_is_down().await.to_string();
+                    tracing::warn!(message = "The model server no longer answers.", %why);
+                    self.listing.set(None);
+                    self.tell(Input::ServerDown { why });
+                }
+                Err(reason) if !said => {
+                    tracing::warn!(message = "Waiting for the model server.", %reason);
+                    said = true;
+                }
+                Err(_) => {}
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    async fn until_it_is_down(&self) -> ActError {
+        let mut changes = self.driver.changes();
+        let mut failures = 0;
+        loop {
+            let pause = if failures > 0 { LOOK_AFTER_FAILURE } else { LOOK_EVERY };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                _ = changes.next() => {}
+                () = self.nudge.notified() => {}
+            }
+            // A list that does not come is no sign of death: it may wait for a lock in there for seconds.
+            let error = match self.look().await {
+                Ok(()) => None,
+                Err(_) => self.driver.alive().await.err(),
+            };
+            match error {
+                None => failures = 0,
+                Some(error) if failures + 1 >= FAILURES_MAX => return error,
+                Some(_) => failures += 1,
+            }
+        }
+    }
+
+    async fn look(&self) -> Result<(), ActError> {
+        let listed = self.driver.residents().await?;
+        let names = self.names.borrow().clone();
+        let written = |listed: act::Resident| {
+            let model = names.iter().find(|name| self.driver.listed_name(name) == listed.model).cloned();
+            let state = match listed.state {
+                act::ResidentState::Loading => ResidentState::Loading,
+                act::ResidentState::Loaded => ResidentState::Loaded,
+            };
+            Resident { model: model.unwrap_or(listed.model), state, context: listed.context }
+        };
+        self.listing.set(Some((self.clock.now(), listed.into_iter().map(written).collect())));
+        Ok(())
+    }
+
+    fn tell(&self, input: Input) {
+        // The loop has ended when nobody listens; then so do we, with the task.
+        self.inputs.send(input).ok();
+    }
+}

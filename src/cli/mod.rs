@@ -1,8 +1,129 @@
 //! Cli: arguments -> one of the commands -> an exit code.
+//!
+//! 0 fine, 1 the answer is no, 2 usage (clap's own), 69 the sidecar or the server cannot be reached, 78 bad
+//! configuration. What is asked for goes to stdout; logs and errors go to stderr.
 
+pub mod check;
+pub mod demo;
+
+mod run;
+mod status;
+mod test;
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
 use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use self::check::Color;
+
+const NO: u8 = 1;
+const UNREACHABLE: u8 = 69;
+const BAD_CONFIGURATION: u8 = 78;
+
+/// Swaps the models of a local model server as the machine fills up, and loses nothing in a switch.
+#[derive(Debug, Parser)]
+#[command(name = "tierkeeper", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the sidecar. With no config it finds Ollama or llama-server on this machine and makes a ladder of its models.
+    Run(RunArgs),
+    /// Show the whole cascade in about a minute, with nothing installed.
+    Demo(demo::DemoArgs),
+    /// Check policy, config and persona files, and say where a mistake is and what would be right.
+    Check {
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// Run the tests that policy files contain, on virtual time.
+    Test {
+        #[arg(required = true)]
+        policies: Vec<PathBuf>,
+    },
+    /// Show what the running sidecar sees and does.
+    Status {
+        /// One JSON object instead of lines for people.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        place: PlaceArgs,
+    },
+    /// Exit with 0 if the running sidecar is well, with 1 if not. For containers.
+    Healthcheck {
+        #[command(flatten)]
+        place: PlaceArgs,
+    },
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    #[command(flatten)]
+    place: PlaceArgs,
+    /// The policy file.
+    #[arg(long, value_name = "FILE")]
+    policy: Option<String>,
+    /// Where the model server listens, such as http://127.0.0.1:11434.
+    #[arg(long, value_name = "URL")]
+    server: Option<String>,
+    /// Where clients are served.
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// Treat the machine as one with this much memory on which nothing else runs.
+    #[arg(long, value_name = "SIZE")]
+    pretend_memory: Option<String>,
+}
+
+/// What tells where a sidecar is.
+#[derive(Debug, Args)]
+struct PlaceArgs {
+    /// The config file.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where status and health are served.
+    #[arg(long, value_name = "ADDRESS")]
+    admin_listen: Option<String>,
+}
 
 /// Runs the command that the arguments name.
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    match Cli::parse().command {
+        Command::Run(args) => run::run(args),
+        Command::Demo(args) => demo::demo(args),
+        Command::Check { files } => {
+            let (report, fine) = check::check(&files, color());
+            print!("{report}");
+            if !report.ends_with('\n') {
+                println!();
+            }
+            exit(if fine { 0 } else { NO })
+        }
+        Command::Test { policies } => test::test(&policies),
+        Command::Status { json, place } => status::status(place, json),
+        Command::Healthcheck { place } => status::healthcheck(place),
+    }
+}
+
+fn exit(code: u8) -> ExitCode {
+    ExitCode::from(code)
+}
+
+/// What is read in a terminal may be coloured, unless the reader does not want that (<https://no-color.org>).
+fn color() -> Color {
+    let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    if !unwanted && std::io::stdout().is_terminal() { Color::Styled } else { Color::Plain }
+}
+
+/// A runtime for the command, which is all that this process does.
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("the system gives a process its threads and its timer")
 }

@@ -1,0 +1,108 @@
+//! Run: flags, files and environment -> the sidecar, until it is told to stop.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use super::{BAD_CONFIGURATION, PlaceArgs, RunArgs, UNREACHABLE, exit, runtime};
+use crate::config::Config;
+use crate::config::load::{Flags, SYSTEM_FILE, Sources, load, user_file};
+use crate::run::{RunError, Setup, Signal, read_policy};
+use crate::tell::persona::Persona;
+
+/// The variables that this program reads outside of the config.
+const LOG: &str = "TIERKEEPER_LOG";
+const LOG_FORMAT: &str = "TIERKEEPER_LOG_FORMAT";
+
+pub fn run(args: RunArgs) -> ExitCode {
+    start_log("tierkeeper=info,warn");
+    let flags = Flags {
+        server: args.server,
+        policy: args.policy,
+        listen: args.listen,
+        admin_listen: args.place.admin_listen,
+        pretend_memory: args.pretend_memory,
+    };
+    let setup = match setup(args.place.config, flags) {
+        Ok(setup) => setup,
+        Err(message) => {
+            eprintln!("{message}");
+            return exit(BAD_CONFIGURATION);
+        }
+    };
+    let ended = runtime().block_on(async {
+        let (tell, signals) = mpsc::channel(4);
+        tokio::spawn(pass_signals(tell));
+        crate::run::run(setup, signals).await
+    });
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            exit(match error {
+                RunError::Listen { .. } | RunError::Thread { .. } | RunError::Server(_) => UNREACHABLE,
+                RunError::Gateway(_) | RunError::Admin(_) | RunError::Tell(_) => BAD_CONFIGURATION,
+            })
+        }
+    }
+}
+
+/// Reads every file; a broken one is rendered as it is to be read.
+fn setup(explicit: Option<PathBuf>, flags: Flags) -> Result<Setup, String> {
+    let config = config(explicit, flags)?;
+    let policy = read_policy(config.policy.as_ref()).map_err(|error| error.to_string())?;
+    let persona = Persona::load(config.tell.persona.as_deref()).map_err(|error| error.to_string())?;
+    Ok(Setup { config, policy, persona })
+}
+
+fn config(explicit: Option<PathBuf>, flags: Flags) -> Result<Config, String> {
+    let variable = |name: &str| std::env::var(name).ok();
+    let ours = |(name, _): &(String, String)| name.starts_with("TIERKEEPER_") && name != LOG && name != LOG_FORMAT;
+    let unicode =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let sources = Sources {
+        system: Some(PathBuf::from(SYSTEM_FILE)),
+        user: user_file(variable("XDG_CONFIG_HOME").as_deref(), variable("HOME").as_deref()),
+        explicit,
+        environment: unicode.filter(ours).collect(),
+        flags,
+    };
+    load(sources).map(|loaded| loaded.config).map_err(|error| error.render(false))
+}
+
+/// The config that tells where a running sidecar is.
+pub(super) fn place(place: PlaceArgs) -> Result<Config, String> {
+    config(place.config, Flags { admin_listen: place.admin_listen, ..Flags::default() })
+}
+
+/// Logs go to stderr, of the usual level unless `TIERKEEPER_LOG` says otherwise, as JSON when `TIERKEEPER_LOG_FORMAT`
+/// is `json`.
+pub(super) fn start_log(usual: &str) {
+    let filter =
+        tracing_subscriber::EnvFilter::try_from_env(LOG).unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(usual));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if std::env::var(LOG_FORMAT).is_ok_and(|format| format == "json") {
+        log.json().init();
+    } else {
+        log.with_target(false).init();
+    }
+}
+
+/// Interrupt and terminate stop, hangup reads the policy again.
+async fn pass_signals(tell: mpsc::Sender<Signal>) {
+    let register = |kind| signal(kind).expect("this process may handle its own signals");
+    let (mut interrupt, mut terminate, mut hangup) =
+        (register(SignalKind::interrupt()), register(SignalKind::terminate()), register(SignalKind::hangup()));
+    loop {
+        let signal = tokio::select! {
+            _ = interrupt.recv() => Signal::Stop,
+            _ = terminate.recv() => Signal::Stop,
+            _ = hangup.recv() => Signal::Reload,
+        };
+        if tell.send(signal).await.is_err() {
+            return;
+        }
+    }
+}

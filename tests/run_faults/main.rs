@@ -1,0 +1,26 @@
+//! The real program before servers that fail it: a config, a policy and a fault in -> what callers, `/status`, the
+//! webhook and the log show of it.
+//!
+//! Every wait is for something that can be seen from outside, and every wait has an end.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+#[path = "../support/fake_ollama/mod.rs"]
+#[expect(dead_code, reason = "other tests use more of the fake")]
+mod fake_ollama;
+#[path = "../support/plain_client.rs"]
+mod plain_client;
+
+mod client;
+mod program;
+mod receiver;
+mod sidecar;
+
+mod commands;
+mod edits;
+mod loads;
+mod pressure;
+mod server;
+mod start;
+mod stop;
+mod webhook;

@@ -1,0 +1,219 @@
+//! Bench: everything that the test needs around it -> models, server, sidecar, and what the sidecar says of itself.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::process::{Child, Command};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+
+use tierkeeper::cli::demo::models::{Shape, write};
+
+use super::http::{Http, client, free_port, get};
+use super::judge::Rungs;
+use super::recorder::terminate;
+
+const SERVER_MAX: Duration = Duration::from_secs(60);
+const READY_MAX: Duration = Duration::from_secs(120);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// The rungs, best first, each with its model. The names differ, so that one taken for the other is found out.
+pub const LADDER: [(&str, &str); 3] =
+    [("large", "weights-large"), ("medium", "weights-medium"), ("small", "weights-small")];
+
+/// The files of one run.
+pub struct Places {
+    pub models: PathBuf,
+    pub work: PathBuf,
+}
+
+/// What the sidecar says of itself, as far as it is looked at here.
+#[derive(Clone, Debug, Default)]
+pub struct Status {
+    pub rung: Option<String>,
+    pub phase: String,
+    /// How often another rung than before was seen to serve.
+    pub switches: u64,
+    pub whole: Value,
+}
+
+pub struct Bench {
+    pub gateway: String,
+    pub record: String,
+    pub status: watch::Receiver<Status>,
+    recorder: Child,
+    program: Child,
+}
+
+impl Places {
+    pub fn new() -> Result<Self, String> {
+        let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("target");
+        let places = Places { models: target.join("models"), work: target.join("pressure") };
+        for folder in [&places.models, &places.work] {
+            std::fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+        }
+        Ok(places)
+    }
+
+    fn file(&self, name: &str) -> String {
+        self.work.join(name).display().to_string()
+    }
+}
+
+/// Makes the models that are not there yet. One of the right length is taken for the right one.
+pub fn make_models(places: &Places) -> Result<(), String> {
+    for ((_, model), shape) in LADDER.iter().zip([Shape::large(), Shape::medium(), Shape::small()]) {
+        let path = places.models.join(format!("{model}.gguf"));
+        if path.metadata().is_ok_and(|file| file.len() == shape.bytes()) {
+            continue;
+        }
+        println!("making {} ({} MB)", path.display(), shape.bytes() / 1_000_000);
+        write(&path, &shape).map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    Ok(())
+}
+
+pub fn rungs() -> Rungs {
+    LADDER.iter().map(|(rung, model)| ((*rung).to_owned(), (*model).to_owned())).collect()
+}
+
+/// What the kernel says is available, in bytes.
+pub fn available() -> Result<u64, String> {
+    let text = std::fs::read_to_string("/proc/meminfo").map_err(|error| format!("/proc/meminfo: {error}"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kib.map(|kib| kib << 10).ok_or_else(|| "/proc/meminfo does not say what is available".to_owned())
+}
+
+impl Bench {
+    /// Starts the server behind the recorder and the sidecar before it, and returns when the sidecar is ready.
+    pub async fn start(places: &Places) -> Result<Self, String> {
+        let http = client();
+        let (server, gateway, admin) = (free_port()?, free_port()?, free_port()?);
+        let record = places.file("recorder.jsonl");
+        let mut recorder = start_recorder(places, server, &record)?;
+        let health = format!("http://127.0.0.1:{server}/health");
+        wait_for(&http, &health, SERVER_MAX, &mut recorder, "the server").await?;
+        let config = write_files(places, server, gateway, admin)?;
+        let mut program = start_program(places, &config)?;
+        let ready = format!("http://127.0.0.1:{admin}/readyz");
+        wait_for(&http, &ready, READY_MAX, &mut program, "the sidecar").await?;
+        let (sender, status) = watch::channel(Status::default());
+        tokio::spawn(watch_status(http, format!("http://127.0.0.1:{admin}/status"), sender));
+        let gateway = format!("http://127.0.0.1:{gateway}/v1/chat/completions");
+        Ok(Bench { gateway, record, status, recorder, program })
+    }
+
+    /// Whether server and sidecar still run.
+    pub fn check(&mut self) -> Result<(), String> {
+        for (child, name) in [(&mut self.recorder, "the server"), (&mut self.program, "the sidecar")] {
+            if let Ok(Some(status)) = child.try_wait() {
+                return Err(format!("{name} ended by itself: {status}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends both, the sidecar first; how it ended, if it did when it was asked to.
+    pub async fn end(mut self) -> Option<ExitStatus> {
+        let status = terminate(&mut self.program, Duration::from_secs(20)).await;
+        drop(self.recorder.stdin.take());
+        if tokio::time::timeout(Duration::from_secs(15), self.recorder.wait()).await.is_err() {
+            self.recorder.kill().await.unwrap_or_default();
+        }
+        status
+    }
+}
+
+fn start_recorder(places: &Places, port: u16, record: &str) -> Result<Child, String> {
+    let server = std::env::var("TIERKEEPER_LLAMA_SERVER")
+        .map_err(|_| "TIERKEEPER_LLAMA_SERVER must be the path of a llama-server (tests/run fetches one)")?;
+    if !Path::new(&server).is_file() {
+        return Err(format!("TIERKEEPER_LLAMA_SERVER is no file: {server}"));
+    }
+    let this = std::env::current_exe().map_err(|error| format!("where this program is: {error}"))?;
+    let models = places.models.display().to_string();
+    Command::new(this)
+        .args(["--recorder", &server, &models, &port.to_string(), record, &places.file("llama-server.log")])
+        .stdin(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|error| format!("the recorder cannot be started: {error}"))
+}
+
+fn start_program(places: &Places, config: &str) -> Result<Child, String> {
+    let built = env!("CARGO_BIN_EXE_tierkeeper").to_owned();
+    let program = std::env::var("TIERKEEPER_BIN").unwrap_or(built);
+    let path = places.file("tierkeeper.log");
+    let log = File::create(&path).map_err(|error| format!("{path}: {error}"))?;
+    let errors = log.try_clone().map_err(|error| format!("{path}: {error}"))?;
+    let mut command = Command::new(&program);
+    // Its settings can come from such variables too, and those of this test are none of them.
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TIERKEEPER_")) {
+        command.env_remove(name);
+    }
+    command
+        .args(["run", "--config", config, "--policy", &places.file("policy.yaml")])
+        .stdin(Stdio::null())
+        .stdout(log)
+        .stderr(errors)
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|error| format!("{program}: {error}"))
+}
+
+fn write_files(places: &Places, server: u16, gateway: u16, admin: u16) -> Result<String, String> {
+    let ladder =
+        LADDER.map(|(rung, model)| format!("  - {{ name: {rung}, model: {model}, context: 2048 }}\n")).concat();
+    let policy = format!(
+        "version: 1\nladder:\n{ladder}reserve: {{ memory: 512MiB }}\n\
+         pressure:\n  soft: {{ drain: 20s }}\n  hard: {{ drain: 10s }}\n  emergency: {{ drain: 5s }}\n\
+         at_deadline: [wait]\nupgrade: {{ stable: 5s, margin: 5%, idle: 2s }}\nwhen_nothing_fits: keep_smallest\n"
+    );
+    let config = format!(
+        "server: {{ url: \"http://127.0.0.1:{server}\", kind: llama-server }}\n\
+         gateway: {{ listen: \"127.0.0.1:{gateway}\" }}\nadmin: {{ listen: \"127.0.0.1:{admin}\" }}\n\
+         policy: policy.yaml\npretend: {{ memory: 4GiB }}\nstop_grace: 5s\n"
+    );
+    for (name, text) in [("policy.yaml", policy), ("config.yaml", config)] {
+        let path = places.file(name);
+        std::fs::write(&path, text).map_err(|error| format!("{path}: {error}"))?;
+    }
+    Ok(places.file("config.yaml"))
+}
+
+async fn wait_for(http: &Http, url: &str, limit: Duration, child: &mut Child, name: &str) -> Result<(), String> {
+    let started = Instant::now();
+    loop {
+        let answer = get(http, url).await;
+        if matches!(answer, Ok((200, _))) {
+            return Ok(());
+        }
+        if let Ok(Some(status)) = child.try_wait() {
+            return Err(format!("{name} ended by itself: {status}"));
+        }
+        if started.elapsed() > limit {
+            return Err(format!("{name} was not ready after {limit:?}: {answer:?}"));
+        }
+        sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Looks at the status until nobody wants it any more.
+async fn watch_status(http: Http, url: String, sender: watch::Sender<Status>) {
+    let (mut serving, mut switches) = (None, 0);
+    while !sender.is_closed() {
+        if let Ok((200, whole)) = get(&http, &url).await {
+            let text = |key: &str| whole[key].as_str().map(str::to_owned);
+            let (rung, phase) = (text("rung"), text("phase").unwrap_or_default());
+            if rung.is_some() && rung != serving {
+                switches += u64::from(serving.is_some());
+                serving = rung.clone();
+            }
+            sender.send_replace(Status { rung, phase, switches, whole });
+        }
+        sleep(LOOK_EVERY).await;
+    }
+}

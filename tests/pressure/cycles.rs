@@ -1,0 +1,162 @@
+//! Cycles: hogs that come and go -> for each, whether the sidecar was seen to go down for it and up again, and how fast.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::bench::{Bench, Status, available, rungs};
+use super::client::Clients;
+use super::hog::Hog;
+use super::report::Out;
+
+const MIB: u64 = 1 << 20;
+const DOWN_MAX: Duration = Duration::from_secs(90);
+const UP_MAX: Duration = Duration::from_secs(150);
+/// How fast a hog fills.
+const RATE: u64 = 1 << 30;
+/// In MiB, with the rung that must serve then. With 4 GiB pretended, 512 MiB reserved and 80 % as soft, 3277 MiB is the
+/// ceiling; the rungs may take up to about 1800, 650 and 350 MiB. At the last one nothing fits: the smallest is kept.
+const HOGS: [(u64, &str); 3] = [(2355, "medium"), (2765, "small"), (3072, "small")];
+/// On the way down the sidecar goes by the most that others held in the last minute: a hog that is answered by a better
+/// rung than the one before it waits until that one is forgotten.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(65);
+/// Others' use must hold this still before the sidecar takes it for what was always there.
+const QUIET: u64 = 48 * MIB;
+const QUIET_FOR: u32 = 10;
+const QUIET_MAX: Duration = Duration::from_secs(180);
+
+/// What became of the cycles.
+#[derive(Default)]
+pub struct Outcome {
+    pub cycles: u64,
+    pub failures: Vec<String>,
+    pub switches: u64,
+    pub down_max: Duration,
+    pub up_max: Duration,
+}
+
+/// Waits until nothing else on the machine takes or gives back memory: what others use when the sidecar starts is left
+/// out for the whole run.
+pub async fn wait_for_quiet(out: &Out) -> Result<u64, String> {
+    let started = Instant::now();
+    let mut last = available()?;
+    let mut still = 0;
+    while still < QUIET_FOR {
+        sleep(Duration::from_millis(500)).await;
+        let now = available()?;
+        still = if now.abs_diff(last) < QUIET { still + 1 } else { 0 };
+        if still == 0 {
+            last = now;
+        }
+        if started.elapsed() > QUIET_MAX {
+            out.line("the machine does not come to rest: other programs' memory will be taken for the hogs'");
+            break;
+        }
+    }
+    let needed = (HOGS[2].0 + 2560) * MIB;
+    if last < needed {
+        return Err(format!("{} MiB must be available, and are: {}", needed / MIB, last / MIB));
+    }
+    Ok(last)
+}
+
+pub struct Cycles<'a> {
+    pub bench: &'a mut Bench,
+    pub clients: &'a Clients,
+    pub out: &'a Out,
+    /// What was available before anything was started.
+    pub rest: u64,
+}
+
+impl Cycles<'_> {
+    pub async fn run(mut self, count: u64) -> Outcome {
+        let mut outcome = Outcome::default();
+        if let Err(why) = self.reach("large", DOWN_MAX).await {
+            outcome.failures.push(format!("at the start: {why}"));
+            return outcome;
+        }
+        let switches = self.switches();
+        let mut before = (0, Instant::now());
+        for cycle in 0..count {
+            let (hog, expected) = HOGS[(cycle % 3) as usize];
+            if hog < before.0 {
+                tokio::time::sleep_until(before.1 + FORGOTTEN_AFTER).await;
+            }
+            let (replies, lost) = self.clients.tally().totals();
+            let made = self.cycle(hog, expected, &mut before.1).await;
+            before.0 = hog;
+            let totals = self.clients.tally().totals();
+            let counted = format!("{} replies, {} lost", totals.0 - replies, totals.1 - lost);
+            let head = format!("cycle {:>2}/{count}  hog of {:.1} GiB", cycle + 1, hog as f64 / 1024.0);
+            match made {
+                Ok((down, up)) => {
+                    let (down_s, up_s) = (down.as_secs_f64(), up.as_secs_f64());
+                    self.out.line(&format!(
+                        "{head}: large -> {expected:<6} in {down_s:>4.1} s; gone: -> large in {up_s:>4.1} s; {counted}"
+                    ));
+                    outcome.cycles += 1;
+                    outcome.down_max = outcome.down_max.max(down);
+                    outcome.up_max = outcome.up_max.max(up);
+                }
+                Err(why) => {
+                    self.out.line(&format!("{head}: FAILED; {counted}"));
+                    outcome.failures.push(format!("{head}: {why}"));
+                }
+            }
+            if let Err(why) = self.bench.check() {
+                outcome.failures.push(why);
+                break;
+            }
+        }
+        outcome.switches = self.switches() - switches;
+        outcome
+    }
+
+    /// One hog comes and goes; how long the ways down and up took, both until the new model had given a reply.
+    async fn cycle(&mut self, hog: u64, expected: &str, gone: &mut Instant) -> Result<(Duration, Duration), String> {
+        let started = Instant::now();
+        let hog = Hog::start(hog * MIB, RATE).await?;
+        let down = self.reach(expected, DOWN_MAX).await.map(|()| started.elapsed());
+        let ended = Instant::now();
+        hog.end().await?;
+        *gone = Instant::now();
+        let up = self.reach("large", UP_MAX).await.map(|()| ended.elapsed());
+        Ok((down?, up?))
+    }
+
+    /// Waits until this rung serves, nothing is being changed, and a reply of its model has come.
+    async fn reach(&mut self, rung: &str, limit: Duration) -> Result<(), String> {
+        let deadline = Instant::now() + limit;
+        let model = rungs().remove(rung).unwrap_or_default();
+        let serves = |status: &Status| status.rung.as_deref() == Some(rung) && status.phase == "steady";
+        let mut replies = None;
+        while Instant::now() < deadline {
+            let reached = serves(&self.bench.status.borrow());
+            let given = self.clients.replies_of(&model);
+            match replies {
+                Some(before) if reached && given > before => return Ok(()),
+                Some(_) if reached => {}
+                None if reached => replies = Some(given),
+                _ => replies = None,
+            }
+            self.bench.check()?;
+            sleep(Duration::from_millis(50)).await;
+        }
+        Err(self.evidence(rung, limit))
+    }
+
+    fn switches(&self) -> u64 {
+        self.bench.status.borrow().switches
+    }
+
+    fn evidence(&self, rung: &str, limit: Duration) -> String {
+        let now = available().unwrap_or_default();
+        let difference = (self.rest as i64 - now as i64) / MIB as i64;
+        format!(
+            "{rung} was not seen to serve within {limit:?}; available now is {} MiB, {difference} MiB less than before the \
+             start; the sidecar says: {}",
+            now / MIB,
+            self.bench.status.borrow().whole
+        )
+    }
+}

@@ -1,0 +1,98 @@
+//! Report: what cycles, clients and recorder have seen -> a table, and whether all of it is as it must be.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use super::client::Tally;
+use super::cycles::Outcome;
+use super::judge::{KINDS, Kind};
+use super::recorder::Event;
+
+/// Where lines go: the terminal, and a file if one is wanted.
+pub struct Out {
+    file: Option<Mutex<File>>,
+}
+
+/// What the record of the server's side says.
+#[derive(Debug, Default)]
+pub struct Witness {
+    pub loads: u64,
+    pub unloads: u64,
+    /// Unloads that were asked for while answers of that model were in flight.
+    pub early: Vec<String>,
+}
+
+impl Out {
+    pub fn new(path: Option<&str>) -> Result<Self, String> {
+        let create = |path| File::create(path).map_err(|error| format!("{path}: {error}"));
+        Ok(Out { file: path.map(create).transpose()?.map(Mutex::new) })
+    }
+
+    pub fn line(&self, line: &str) {
+        println!("{line}");
+        if let Some(file) = &self.file {
+            let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+            writeln!(file, "{line}").unwrap_or_else(|error| eprintln!("the log cannot be written: {error}"));
+        }
+    }
+}
+
+/// Reads the record, and adds to the losses what only it can see: a prompt that was answered twice.
+pub fn witness(events: &[Event], tally: &mut Tally) -> Witness {
+    let mut witness = Witness::default();
+    let mut answers: BTreeMap<&str, u64> = BTreeMap::new();
+    for event in events {
+        match event {
+            Event::Asked { .. } => {}
+            Event::Ended { tag, whole, .. } if tag.starts_with("client") => {
+                *answers.entry(tag).or_default() += u64::from(*whole);
+            }
+            Event::Ended { .. } => {}
+            Event::Load { .. } => witness.loads += 1,
+            Event::Unload { model, in_flight, at_ms } => {
+                witness.unloads += 1;
+                if !in_flight.is_empty() {
+                    witness.early.push(format!("{model} at {at_ms}, with {} in flight", in_flight.join(", ")));
+                }
+            }
+        }
+    }
+    for (tag, count) in answers.into_iter().filter(|(_, count)| *count > 1) {
+        tally.lose(Kind::Doubled, format!("{tag}: the server has answered it {count} times"));
+    }
+    witness
+}
+
+pub fn table(out: &Out, wanted: u64, outcome: &Outcome, tally: &Tally, witness: &Witness) {
+    let s = |duration: Duration| format!("{:.1} s", duration.as_secs_f64());
+    let models: Vec<String> = tally.by_model.iter().map(|(model, count)| format!("{model} {count}")).collect();
+    let rows = [
+        ("cycles seen to go down and up", format!("{} of {wanted}", outcome.cycles)),
+        ("switches", outcome.switches.to_string()),
+        ("slowest way down, up", format!("{}, {}", s(outcome.down_max), s(outcome.up_max))),
+        ("replies", format!("{} of {} asked ({} unstreamed)", tally.replies, tally.asked, tally.whole)),
+        ("by model", models.join(", ")),
+        ("tokens", tally.tokens.to_string()),
+        ("loads, unloads asked of the server", format!("{}, {}", witness.loads, witness.unloads)),
+        ("unloads with a reply in flight", witness.early.len().to_string()),
+        ("longest wait for a first token", s(tally.first_token_max)),
+        ("longest gap inside a reply", s(tally.gap_max)),
+        ("longest time without text for any client", s(tally.silence_max)),
+    ];
+    out.line("");
+    for (name, value) in rows {
+        out.line(&format!("{name:<42} {value}"));
+    }
+    for kind in KINDS {
+        out.line(&format!("lost: {:<36} {}", kind.to_string(), tally.lost.get(&kind).copied().unwrap_or_default()));
+    }
+    for line in tally.evidence.iter().chain(&outcome.failures) {
+        out.line(&format!("! {line}"));
+    }
+    for line in witness.early.iter().take(12) {
+        out.line(&format!("! unload of {line}"));
+    }
+}

@@ -83,6 +83,7 @@ impl Cycles<'_> {
                 tokio::time::sleep_until(before.1 + FORGOTTEN_AFTER).await;
             }
             let (replies, lost) = self.clients.tally().totals();
+            let known = outcome.failures.len();
             let made = self.cycle(hog, expected, &mut before.1).await;
             before.0 = hog;
             let totals = self.clients.tally().totals();
@@ -102,6 +103,11 @@ impl Cycles<'_> {
                     self.out.line(&format!("{head}: FAILED; {counted}"));
                     outcome.failures.push(format!("{head}: {why}"));
                 }
+            }
+            // Said at once, for a run that is stopped shows no table.
+            let evidence: Vec<String> = self.clients.tally().evidence.drain(..).collect();
+            for line in evidence.iter().chain(&outcome.failures[known..]) {
+                self.out.line(&format!("  ! {line}"));
             }
             if let Err(why) = self.bench.check() {
                 outcome.failures.push(why);

@@ -89,6 +89,7 @@ pub fn table(out: &Out, wanted: u64, outcome: &Outcome, tally: &Tally, witness: 
     for kind in KINDS {
         out.line(&format!("lost: {:<36} {}", kind.to_string(), tally.lost.get(&kind).copied().unwrap_or_default()));
     }
+    // What the cycles have not said already, then the failures once more, together.
     for line in tally.evidence.iter().chain(&outcome.failures) {
         out.line(&format!("! {line}"));
     }

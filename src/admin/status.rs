@@ -125,7 +125,7 @@ fn serving(report: &StatusReport) -> (&'static str, String) {
         (Some(rung), None) => rung.clone(),
         (None, _) => "nothing".to_owned(),
     };
-    let tier = report.tier.as_ref().map_or_else(String::new, |tier| format!(", on a {tier} machine"));
+    let tier = report.tier.as_ref().map_or_else(String::new, |tier| format!(", on a machine of tier {tier}"));
     ("serving", line + &tier)
 }
 

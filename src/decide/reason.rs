@@ -91,6 +91,10 @@ impl fmt::Display for Reason {
             Reason::Stall { level, stalled, threshold } => {
                 write!(f, "programs waited for memory {stalled} of the time, which is {level} (at or over {threshold})")
             }
+            Reason::Fits { pool, foreign, footprint, limit, calm: Span::ZERO } => write!(
+                f,
+                "it fits: others hold {foreign} of {pool}, and with up to {footprint} that stays within {limit}"
+            ),
             Reason::Fits { pool, foreign, footprint, limit, calm } => write!(
                 f,
                 "it fits: others held at most {foreign} of {pool} over {calm}, and with up to {footprint} that stays within {limit}"

@@ -14,6 +14,9 @@ use crate::units::{Bytes, Moment, Permille, Span};
 /// processes are hidden, only the pool tells.
 const VERIFY_SEEN_MAX: Span = Span::seconds(5);
 const VERIFY_HIDDEN_MAX: Span = Span::seconds(30);
+/// What the kernel needs at most for the pages of a process that is gone: this, and so many bytes a second.
+const TEARDOWN_MIN: Span = Span::ms(500);
+const TEARDOWN_RATE: Bytes = Bytes::gib(4);
 /// Less than this comes and goes by itself all the time; it is not waited for, as after a load that never began.
 const BACK_MIN: Bytes = Bytes::mib(32);
 /// The share of what was expected that must be back.
@@ -38,9 +41,29 @@ impl Controller {
             };
             expected < BACK_MIN || used.saturating_sub(pool.used) >= expected.share(BACK)
         });
-        if back && !self.lingers(switch) {
-            self.memory_is_back(now);
+        if self.lingers(switch) {
+            return;
         }
+        if back {
+            self.memory_is_back(now);
+        } else if self.pages_are_due(now, switch) {
+            self.verify_expired(now);
+        }
+    }
+
+    /// The processes are gone for longer than the kernel needs to take their pages back: what is still missing then has
+    /// gone to others meanwhile, and requests need not be held for it.
+    fn pages_are_due(&self, now: Moment, switch: &Switch) -> bool {
+        let gone = |pool: Pool| {
+            let own = switch.own_before.of(pool)?;
+            Some(own.saturating_sub(self.own_measured(pool)?))
+        };
+        let gone: Option<Vec<Bytes>> = self.latest.pools().map(|pool| gone(pool.pool)).collect();
+        gone.is_some_and(|gone| {
+            let bytes: Bytes = gone.into_iter().sum();
+            let teardown = Span((u128::from(bytes.0) * 1000 / u128::from(TEARDOWN_RATE.0)) as u64);
+            now.since(switch.step_since) >= TEARDOWN_MIN + teardown
+        })
     }
 
     pub(super) fn leaving_bound(&self, switch: &Switch, pool: Pool) -> Bytes {

@@ -104,7 +104,7 @@ async fn drive(
         () = stopped(&mut signals) => return Ok(()),
         () = waiting::answer_all(&listener) => return Ok(()),
     };
-    say_what_is_done(&config, &driver, &policy);
+    say_what_is_done(&config, &driver, &policy, adopt);
 
     let (gateway_events, gateway_told) = mpsc::unbounded_channel();
     let server = Server { kind: driver.kind(), url: driver.url().to_owned() };
@@ -191,7 +191,7 @@ fn machine(config: &Config) -> Machine {
     Machine { memory: config.pretend.map_or(memory, |pretend| pretend.memory), cores, vram: Bytes::ZERO }
 }
 
-fn say_what_is_done(config: &Config, driver: &Driver, policy: &Policy) {
+fn say_what_is_done(config: &Config, driver: &Driver, policy: &Policy, adopt: Adopt) {
     let rungs: Vec<&str> = policy.ladder.iter().map(|rung| rung.model.as_str()).collect();
     tracing::info!(message = "Driving a model server.", server = driver.url(), ladder = %rungs.join(" > "));
     tracing::info!(
@@ -200,11 +200,13 @@ fn say_what_is_done(config: &Config, driver: &Driver, policy: &Policy) {
         alias = %config.gateway.alias.join(", "),
         status = %format!("http://{}/status", config.admin.listen),
     );
-    match &config.policy {
-        Some(path) => tracing::info!(message = "The policy is watched for changes.", path = %path.display()),
-        None => tracing::info!(
-            message = "There is no policy file: only what was loaded or asked for through the gateway is unloaded."
-        ),
+    if let Some(path) = &config.policy {
+        tracing::info!(message = "The policy is watched for changes.", path = %path.display());
+    }
+    if adopt == Adopt::OwnLoads {
+        tracing::info!(
+            message = "There is no policy: only what was loaded by us or asked for through the gateway is unloaded."
+        );
     }
     tracing::info!(message = host::view(Path::new("/")).sentence());
     if let Some(pretend) = config.pretend {

@@ -135,7 +135,7 @@ fn counted(counters: Counters) -> BTreeMap<String, u64> {
     let Counters { refused, held, repeated, failed, truncated, cut, preflight_late } = counters;
     let named = [
         ("refused", refused),
-        ("held", held),
+        ("held_total", held),
         ("repeated", repeated),
         ("failed", failed),
         ("truncated", truncated),

@@ -14,7 +14,7 @@ const ROOM_FOR_TWO: Bytes = Bytes::mib(1400);
 /// What a footprint is taken to be beyond a fifth more than the file.
 const PROCESS: Bytes = Bytes::mib(300);
 /// The share of the machine that is in use when the hog has all it wants: over soft, under hard.
-const CROWDED: Permille = Permille::percent(84);
+pub const CROWDED: Permille = Permille::percent(84);
 
 /// Everything that has a size in the demo.
 #[derive(Clone, Debug, PartialEq, Eq)]

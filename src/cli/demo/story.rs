@@ -10,16 +10,16 @@ use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::task::JoinHandle;
 
 use super::chat::{Tally, chat};
-use super::children::{self, free_port};
+use super::children::{self, Kept, free_port};
 use super::receiver::receiver;
-use super::sizes::Sizes;
+use super::sizes::{self, Sizes};
 use crate::admin::client;
 use crate::config::load::{Flags, Sources, load};
 use crate::policy::parse::parse;
 use crate::run::clock::Clock;
 use crate::run::{RunError, Setup, Signal};
 use crate::tell::persona::Persona;
-use crate::units::Span;
+use crate::units::{Bytes, Permille, Span};
 
 /// How often it is looked what serves.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -28,6 +28,10 @@ const CHAPTER_MAX: Span = Span::seconds(90);
 /// Between two questions the answer is read: on a machine with no room for two models side by side, the way up is taken
 /// in such a pause.
 const READS_FOR: Duration = Duration::from_secs(2);
+/// The game is enough within this; else it takes more, in so many steps and so large a share of the machine at most.
+const CROWDS_WITHIN: Span = Span::seconds(10);
+const HOGS_MAX: usize = 4;
+const MORE_MAX: Permille = Permille::percent(15);
 const STABLE: &str = "8s";
 /// The persona that ships for Mai.
 const MAI: &str = include_str!("../../../config/personas/mai.yaml");
@@ -106,6 +110,10 @@ pub async fn tell(sizes: Sizes, llama_server: Option<&Path>) -> Result<Told, Str
     Ok(stage.told)
 }
 
+async fn hog(bytes: Bytes) -> Result<Kept, String> {
+    children::hog(bytes).await.map_err(|error| format!("the hog did not start: {error}"))
+}
+
 fn introduce(sizes: &Sizes, llama_server: Option<&Path>) {
     let models: Vec<String> = sizes.models.iter().map(|(name, bytes)| format!("{name} ({bytes})")).collect();
     let server = match llama_server {
@@ -155,8 +163,8 @@ impl Stage {
         self.replies(2).await?;
 
         self.row(format!("a program takes {}", sizes.hog), "somebody started a game".to_owned());
-        let hog = children::hog(sizes.hog).await.map_err(|error| format!("the hog did not start: {error}"))?;
-        let why = self.until(|rung| rung != best, "a smaller model serves").await?;
+        let mut hogs = vec![hog(sizes.hog).await?];
+        let why = self.crowd(best, &mut hogs).await?;
         let smaller = self.serving().await.map(|(rung, _)| rung).unwrap_or_default();
         self.told.down = true;
         self.row(format!("{smaller} serves"), why);
@@ -167,7 +175,9 @@ impl Stage {
         }
         self.replies(2).await?;
 
-        hog.end().await;
+        for hog in hogs {
+            hog.end().await;
+        }
         self.row("the program is gone".to_owned(), "the game is over".to_owned());
         let why = self.until(|rung| rung == best, "the best model serves again").await?;
         self.told.up = true;
@@ -175,6 +185,24 @@ impl Stage {
         self.replies(2).await?;
         self.tally.stop();
         chatting.await.map_err(|error| error.to_string())
+    }
+
+    /// Waits until a smaller model serves. Where others have given memory back meanwhile, the game takes that too.
+    async fn crowd(&mut self, best: &str, hogs: &mut Vec<Kept>) -> Result<String, String> {
+        while hogs.len() < HOGS_MAX {
+            if let Ok(why) = self.until_within(CROWDS_WITHIN, |rung| rung != best, "").await {
+                return Ok(why);
+            }
+            let report = client::status(self.admin, None).await.map_err(|error| error.to_string())?;
+            let Some(memory) = report.pools.get("memory") else { break };
+            let more =
+                memory.capacity.share(sizes::CROWDED).saturating_sub(memory.used).min(memory.capacity.share(MORE_MAX));
+            if more > Bytes::ZERO {
+                self.row(format!("it takes {more} more"), "other programs gave some back meanwhile".to_owned());
+                hogs.push(hog(more).await?);
+            }
+        }
+        self.until(|rung| rung != best, "a smaller model serves").await
     }
 
     /// Says what happens, and keeps it for the table.
@@ -192,14 +220,21 @@ impl Stage {
 
     /// Waits until a rung serves that is as wanted, and returns why it does.
     async fn until(&self, wanted: impl Fn(&str) -> bool, what: &str) -> Result<String, String> {
+        self.until_within(CHAPTER_MAX, wanted, what).await
+    }
+
+    async fn until_within(&self, most: Span, wanted: impl Fn(&str) -> bool, what: &str) -> Result<String, String> {
         let from = self.clock.now();
-        while self.clock.now().since(from) < CHAPTER_MAX && !self.run.is_finished() {
+        while self.clock.now().since(from) < most && !self.run.is_finished() {
             if let Some((_, why)) = self.serving().await.filter(|(rung, _)| wanted(rung)) {
                 return Ok(why);
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
-        Err(format!("waited {CHAPTER_MAX} until {what}, and it was not so"))
+        Err(format!(
+            "waited {most} until {what}, and it was not so; other programs that take or give back much memory \
+             meanwhile can do that, so try it when this machine is calmer"
+        ))
     }
 
     async fn replies(&self, more: u32) -> Result<(), String> {

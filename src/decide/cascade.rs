@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::command::Command;
 use super::controller::{Controller, Damping};
+use super::judge::RECENT;
 use super::notice::Notice;
 use super::phase::{Kind, Phase, Switch, UNLOAD_ONLY};
 use super::reason::Reason;
@@ -48,6 +49,7 @@ impl Controller {
             from,
             steps,
             unload_asked: false,
+            runners_before: None,
             own_before: PoolAmounts::default(),
             used_before: PoolAmounts::default(),
             progress: (now, 0),
@@ -106,6 +108,7 @@ impl Controller {
         let Some(switch) = self.switch.as_mut().filter(|switch| !switch.unload_asked) else { return };
         let Some(rung) = switch.leaving.clone() else { return };
         switch.unload_asked = true;
+        switch.runners_before = self.runners;
         for pool in [Pool::Ram, Pool::Vram] {
             let latest = self.latest.pool(pool);
             switch.own_before.set(pool, latest.map(|latest| latest.own));
@@ -223,11 +226,14 @@ impl Controller {
         }
     }
 
-    /// Whether the processes still hold all that they held while the leaving rung served: then it is not gone at all.
+    /// Whether the processes are as many and still hold all that they held while the leaving rung served: then it is not
+    /// gone at all.
     pub(super) fn lingers(&self, switch: &Switch) -> bool {
         let served =
             switch.from.as_ref().zip(switch.leaving.as_ref()).is_some_and(|(from, rung)| from.name == rung.name);
+        let fewer = switch.runners_before.zip(self.runners).is_some_and(|(before, now)| now < before);
         served
+            && !fewer
             && self.latest.pools().all(|pool| {
                 let own = switch.own_before.of(pool.pool).unwrap_or_default();
                 let now = self.own_measured(pool.pool);
@@ -240,7 +246,9 @@ impl Controller {
         let Some(switch) = self.switch.as_ref().filter(|switch| !switch.steps.is_empty()) else { return };
         let Some(incoming) = &switch.incoming else { return };
         let from = if switch.kind == Kind::Down { self.floor } else { self.index_of(incoming).unwrap_or_default() };
-        let target = self.target_down(now, from).map(|(index, _)| Arc::clone(&self.policy.ladder[index]));
+        // A climb goes by the window that it was chosen by; what was before that is over.
+        let window = if switch.kind == Kind::Up { RECENT.min(self.stable(incoming)) } else { RECENT };
+        let target = self.target_down(now, from, window).map(|(index, _)| Arc::clone(&self.policy.ladder[index]));
         if let Some(switch) = &mut self.switch {
             switch.incoming = target;
         }

@@ -30,20 +30,20 @@ impl Controller {
     }
 
     /// The best rung at `from` or below that fits beside what others held lately; else the smallest as above.
-    pub(super) fn target_down(&self, now: Moment, from: usize) -> Option<(usize, Reason)> {
-        let rooms = self.rooms(now, RECENT)?;
+    pub(super) fn target_down(&self, now: Moment, from: usize, window: Span) -> Option<(usize, Reason)> {
+        let rooms = self.rooms(now, window)?;
         let from = from.max(self.best_allowed());
         let best = (from..self.policy.ladder.len()).find(|index| self.fits(now, *index, &rooms, Limit::Ceiling));
         let (index, limit) = match best {
             Some(index) => (index, Limit::Ceiling),
             None => self.smallest_under_hard(now)?,
         };
-        Some((index, self.it_fits(&rooms, index, limit, RECENT)))
+        Some((index, self.it_fits(&rooms, index, limit, window)))
     }
 
     /// The target of a way down that is under way, by what is known now.
     pub(super) fn target_now(&self, now: Moment) -> Option<Arc<Rung>> {
-        self.target_down(now, self.floor).map(|(index, _)| Arc::clone(&self.policy.ladder[index]))
+        self.target_down(now, self.floor, RECENT).map(|(index, _)| Arc::clone(&self.policy.ladder[index]))
     }
 
     pub(super) fn smallest_under_hard(&self, now: Moment) -> Option<(usize, Limit)> {

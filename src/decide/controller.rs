@@ -88,6 +88,8 @@ pub struct Controller {
     pub(super) traffic: Traffic,
     pub(super) latest: Assessment,
     pub(super) residents: Option<Vec<Resident>>,
+    /// How many processes the server has; `None` where they cannot be seen.
+    pub(super) runners: Option<usize>,
     pub(super) samples_seen: u32,
     pub(super) blind: bool,
     pub(super) server_down: bool,
@@ -155,6 +157,7 @@ impl Controller {
             traffic: Traffic::default(),
             latest: Assessment::default(),
             residents: None,
+            runners: None,
             samples_seen: 0,
             blind: false,
             // It has not answered yet.
@@ -350,6 +353,7 @@ impl Controller {
         }
         self.traffic = sample.traffic;
         self.latest = classify(&self.policy, &sample, &self.ledger);
+        self.runners = sample.runners.as_ref().map(Vec::len);
         self.residents = sample.residents;
         self.samples_seen = self.samples_seen.saturating_add(1);
         let was_blind = std::mem::replace(&mut self.blind, self.latest.blind);

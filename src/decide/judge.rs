@@ -84,7 +84,8 @@ impl Controller {
 
     /// Loads the best rung that fits now, or goes to sleep. For when nothing serves.
     pub(super) fn begin_first(&mut self, now: Moment) {
-        let target = if self.floor > 0 { self.target_down(now, self.floor) } else { self.target_first(now, HORIZON) };
+        let target =
+            if self.floor > 0 { self.target_down(now, self.floor, RECENT) } else { self.target_first(now, HORIZON) };
         match target {
             Some((index, reason)) => {
                 let rung = Arc::clone(&self.policy.ladder[index]);
@@ -180,7 +181,7 @@ impl Controller {
 
     /// The serving rung is not in the policy any more: the best that fits takes its place.
     pub(super) fn replace(&mut self, now: Moment, serving: Arc<Rung>) {
-        let target = self.target_down(now, 0).map(|(index, _)| index);
+        let target = self.target_down(now, 0, RECENT).map(|(index, _)| index);
         let incoming = target.map(|index| Arc::clone(&self.policy.ladder[index]));
         let make_first = target.is_some_and(|index| self.both_fit(now, &serving, index, RECENT));
         let steps = if make_first { MAKE_FIRST } else { BREAK_FIRST };

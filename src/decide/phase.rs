@@ -79,6 +79,8 @@ pub struct Switch {
     pub steps: &'static [Phase],
     /// The server was told to unload; before that the machine is looked at once more.
     pub unload_asked: bool,
+    /// How many processes the server had before the unload, where they can be seen.
+    pub runners_before: Option<usize>,
     /// Our own use and all use before the unload.
     pub own_before: PoolAmounts,
     pub used_before: PoolAmounts,

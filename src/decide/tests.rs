@@ -569,3 +569,20 @@ fn without_a_policy_what_somebody_else_loaded_is_left_alone_until_it_is_asked_fo
     rig.run(Span::seconds(30));
     assert_eq!(rig.serving().as_deref(), Some("medium"));
 }
+
+#[test]
+fn a_climb_in_a_pause_goes_by_its_own_window_and_not_by_trouble_that_is_over() {
+    let mut policy = policy(false, false);
+    policy.upgrade.stable = Span::seconds(5);
+    policy.upgrade.idle = Span::seconds(1);
+    let mut rig = Rig::new(policy);
+    rig.foreign = 4;
+    rig.run(Span::seconds(5));
+    rig.foreign = 10;
+    rig.run(Span::seconds(10));
+    assert_eq!(rig.serving().as_deref(), Some("medium"));
+    rig.foreign = 4;
+    rig.run(Span::seconds(25));
+    assert_eq!(rig.serving().as_deref(), Some("large"));
+    assert_eq!(rig.loads, ["large", "medium", "large"], "within a minute of the trouble, and once");
+}

@@ -33,7 +33,6 @@ use super::upstream::strip_request;
 use super::{Gateway, Shared};
 use crate::units::Span;
 
-const OUR_HEADER: HeaderName = HeaderName::from_static("x-tierkeeper");
 const CONNECTIONS_MAX: usize = 1024;
 /// In every answer, so that nobody takes us for a model server and drives himself.
 pub const OURS_HEADER: HeaderName = HeaderName::from_static("x-tierkeeper");
@@ -113,10 +112,9 @@ async fn serve_connection(shared: Arc<Shared>, stream: TcpStream) {
     }
 }
 
-/// Every answer says who gave it, so that nobody takes a gateway for a model server, least of all another of our kind.
 async fn answer(shared: Arc<Shared>, request: Request<Incoming>, local: IpAddr) -> Result<Response<Body>, Infallible> {
     let mut response = answer_source(&shared, request, local).await;
-    response.headers_mut().insert(OUR_HEADER, HeaderValue::from_static(env!("CARGO_PKG_VERSION")));
+    response.headers_mut().insert(OURS_HEADER, OURS);
     Ok(response)
 }
 
@@ -130,7 +128,6 @@ async fn answer_source(shared: &Arc<Shared>, request: Request<Incoming>, local: 
         Ok(response) => response,
         Err(failure) => failure.response(family),
     };
-    response.headers_mut().insert(OURS_HEADER, OURS);
     if let Some(origin) = origin {
         response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
         response.headers_mut().append(VARY, HeaderValue::from_static("origin"));

@@ -205,7 +205,7 @@ fn say_what_is_done(config: &Config, driver: &Driver, policy: &Policy, adopt: Ad
     }
     if adopt == Adopt::OwnLoads {
         tracing::info!(
-            message = "There is no policy: only what was loaded by us or asked for through the gateway is unloaded."
+            message = "There is no policy file: only what was loaded or asked for through the gateway is unloaded."
         );
     }
     tracing::info!(message = host::view(Path::new("/")).sentence());

@@ -100,7 +100,7 @@ impl Controller {
         if let Some(switch) = &mut self.switch {
             switch.unload_asked = false;
         }
-        self.look_now(now);
+        self.take_sample(now);
     }
 
     /// The look before the unload has been taken, or does not come.
@@ -119,7 +119,7 @@ impl Controller {
         self.commands.push_back(Command::Unload { rung, reason });
     }
 
-    /// What was to be loaded may no longer fit by now: it is chosen again with what is known at this moment.
+    /// From here on use and stalls are our own doing: foreign is held where it is, and stalls are masked.
     fn enter_loading(&mut self, now: Moment, rung: Arc<Rung>, reason: Reason) {
         self.freeze();
         self.stalls_masked_until = Moment(u64::MAX);

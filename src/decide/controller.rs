@@ -247,7 +247,7 @@ impl Controller {
         }
     }
 
-    fn take_sample(&mut self, now: Moment) {
+    pub(super) fn take_sample(&mut self, now: Moment) {
         self.timers.stop(Timer::NextSample);
         self.timers.set(Timer::SampleOverdue, now + BLIND_AFTER);
         self.commands.push_back(Command::TakeSample { reason: Reason::Cadence });
@@ -384,14 +384,6 @@ impl Controller {
         let watching = rising || matches!(self.phase, Phase::Verifying);
         let span = if watching { SAMPLE_MIN } else { soonest.clamp(SAMPLE_MIN, SAMPLE_MAX) };
         self.timers.set(Timer::NextSample, now + span);
-    }
-
-    pub(super) fn look_now(&mut self, now: Moment) {
-        self.take_sample(now);
-    }
-
-    pub(super) fn forget_samples(&mut self) {
-        self.samples_seen = 0;
     }
 
     pub(super) fn enough_seen(&self) -> bool {

@@ -26,7 +26,7 @@ impl Controller {
     pub(super) fn enter_verifying(&mut self, now: Moment) {
         let seen = self.latest.pools().all(|pool| pool.own_source == OwnSource::Measured);
         self.timers.set(Timer::Verify, now + if seen { VERIFY_SEEN_MAX } else { VERIFY_HIDDEN_MAX });
-        self.look_now(now);
+        self.take_sample(now);
     }
 
     pub(super) fn judge_verifying(&mut self, now: Moment) {

@@ -23,7 +23,7 @@ impl Controller {
         self.phase = Phase::Reconciling;
         self.timers.set(Timer::Reconcile, now + RECONCILE_MAX);
         self.refresh_ledger();
-        self.look_now(now);
+        self.take_sample(now);
     }
 
     /// What is being changed goes on; the next choice is made among these.
@@ -55,7 +55,7 @@ impl Controller {
         self.residents = None;
         self.floor = 0;
         self.serving = None;
-        self.forget_samples();
+        self.samples_seen = 0;
         self.apply_next_policy(now);
     }
 

@@ -3,7 +3,6 @@
 //! No proxy from the environment (it would take us away from 127.0.0.1), no redirects, no CA roots (a bare container has
 //! none, and the client would not build), and every body is read up to a limit.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -159,22 +158,17 @@ async fn read(url: &str, response: Response) -> Result<Vec<u8>, ActError> {
 }
 
 fn client() -> Result<reqwest::Client, ActError> {
-    let client_error = |why: String| ActError::Client { why };
-    // Never used, for only plain http is spoken; but reqwest panics when no provider is installed.
-    let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| client_error(error.to_string()))?
-        .with_root_certificates(rustls::RootCertStore::empty())
-        .with_no_client_auth();
+    // Even for plain http the client wants to be given its cryptography; somebody may have done it before.
+    drop(rustls::crypto::ring::default_provider().install_default());
     reqwest::Client::builder()
-        .tls_backend_preconfigured(tls)
+        .tls_certs_only([])
         .no_proxy()
         .redirect(Policy::none())
         .connect_timeout(CONNECT_MAX)
         .pool_idle_timeout(IDLE_MAX)
         .pool_max_idle_per_host(IDLE_COUNT_MAX)
         .build()
-        .map_err(|error| client_error(root_cause(&error)))
+        .map_err(|error| ActError::Client { why: root_cause(&error) })
 }
 
 fn unreachable(url: &str, error: &reqwest::Error) -> ActError {

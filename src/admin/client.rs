@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
 
 use reqwest::{Client, StatusCode, redirect};
 
@@ -71,13 +70,9 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 }
 
 fn client() -> Result<Client, String> {
-    // Never used, for only plain http is spoken; but reqwest panics when no provider is installed.
-    let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
-        .with_root_certificates(rustls::RootCertStore::empty())
-        .with_no_client_auth();
-    let builder = Client::builder().tls_backend_preconfigured(tls).no_proxy().redirect(redirect::Policy::none());
+    // Even for plain http the client wants to be given its cryptography; somebody may have done it before.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let builder = Client::builder().tls_certs_only([]).no_proxy().redirect(redirect::Policy::none());
     builder.timeout(ANSWER_MAX.duration()).build().map_err(|error| root_cause(&error))
 }
 

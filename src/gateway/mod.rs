@@ -180,11 +180,6 @@ impl Gateway {
         }
     }
 
-    /// Nothing serves from now on: requests are held.
-    pub fn withdraw(&self) {
-        self.shared.current.send_replace(None);
-    }
-
     /// Whether no reply of this model runs and none can begin.
     pub fn is_vacant(&self, model: &str) -> bool {
         let instances = locked(&self.shared.instances);

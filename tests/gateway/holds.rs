@@ -27,7 +27,6 @@ async fn held_requests_are_served_by_what_is_published() {
     assert_eq!(rig.event().await, drained("small"));
     let answer = rig.post_aside("/api/chat", ASKED);
     rig.settles_at(0, 1).await;
-    rig.gateway.withdraw();
     rig.gateway.publish(rung("large"));
     assert_eq!(json_of(answer.await.unwrap()).await["model"], "model-large");
 }

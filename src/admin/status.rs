@@ -25,6 +25,8 @@ pub struct StatusReport {
     pub rung: Option<String>,
     pub model: Option<String>,
     pub tier: Option<String>,
+    /// Why it is this tier, in words.
+    pub tier_text: Option<String>,
     /// `calm`, `watch`, `soft`, `hard` or `emergency`.
     pub severity: String,
     pub in_flight: u32,
@@ -95,6 +97,8 @@ impl StatusReport {
 /// The human view.
 pub fn render(report: &StatusReport) -> String {
     let mut lines = vec![serving(report), situation(report)];
+    let why = report.tier_text.as_ref().map_or_else(String::new, |why| format!(": {why}"));
+    lines.extend(report.tier.as_ref().map(|tier| ("tier", format!("{tier}{why}"))));
     lines.extend(report.pools.iter().map(|(name, pool)| pool_line(name, pool)));
     lines.push(("requests", format!("{} in flight, {} held{}", report.in_flight, report.held, counted(report))));
     lines.extend(report.last_decision.as_ref().map(|decision| {
@@ -125,8 +129,7 @@ fn serving(report: &StatusReport) -> (&'static str, String) {
         (Some(rung), None) => rung.clone(),
         (None, _) => "nothing".to_owned(),
     };
-    let tier = report.tier.as_ref().map_or_else(String::new, |tier| format!(", on a machine of tier {tier}"));
-    ("serving", line + &tier)
+    ("serving", line)
 }
 
 fn situation(report: &StatusReport) -> (&'static str, String) {
@@ -178,6 +181,7 @@ pub(super) mod tests {
             rung: Some("medium".to_owned()),
             model: Some("qwen3:4b".to_owned()),
             tier: Some("mid_range".to_owned()),
+            tier_text: Some("its needs are met; high_end lacks GPU memory (none of 6 GiB)".to_owned()),
             severity: "calm".to_owned(),
             in_flight: 1,
             held: 0,
@@ -222,6 +226,7 @@ pub(super) mod tests {
             rung: None,
             model: None,
             tier: None,
+            tier_text: None,
             pools: BTreeMap::new(),
             last_decision: None,
             server: Some(ServerReport { kind: ServerKind::LlamaServer, version: None }),

@@ -4,6 +4,8 @@
 //! his own model as load runs from his own shadow, down and up again for ever. Everything in this room is a function of
 //! its arguments; what must be remembered is in the `Ledger`, which `decide` keeps.
 
+pub mod tier;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -181,17 +183,6 @@ pub fn ceiling(policy: &Policy, pool: Pool, capacity: Bytes) -> Bytes {
         Pool::Vram => policy.reserve.vram,
     };
     capacity.saturating_sub(reserve).min(capacity.share(policy.pressure.soft.use_share))
-}
-
-/// Which tier a machine is of: the first whose needs it meets. Needs in memory are met by nine tenths of it, for a
-/// machine sold with 8 GiB shows 7.6. Without a match it is the last tier, and `false`.
-pub fn tier(policy: &Policy, memory: Bytes, cores: u32, vram: Bytes) -> (usize, bool) {
-    let enough = |have: Bytes, need: Option<Bytes>| need.is_none_or(|need| have >= need.share(Permille(900)));
-    let matched = policy.tiers.iter().position(|tier| {
-        let needs = tier.needs;
-        enough(memory, needs.memory) && enough(vram, needs.vram) && needs.cores.is_none_or(|need| cores >= need)
-    });
-    (matched.unwrap_or(policy.tiers.len() - 1), matched.is_some())
 }
 
 /// Who holds what in each pool, and the worst that this sample shows.

@@ -152,27 +152,6 @@ fn the_real_machines_emergency_counts_while_we_pretend() {
 }
 
 #[test]
-fn the_first_tier_whose_needs_are_met_is_taken_and_an_8_gib_laptop_shows_less() {
-    let mut policy = policy();
-    policy.tiers = vec![
-        crate::policy::Tier {
-            name: "high".to_owned(),
-            needs: crate::policy::Needs { memory: Some(Bytes::gib(8)), cores: Some(6), vram: None },
-            best: 0,
-        },
-        crate::policy::Tier {
-            name: "low".to_owned(),
-            needs: crate::policy::Needs { memory: Some(Bytes::gib(2)), cores: Some(2), vram: None },
-            best: 1,
-        },
-    ];
-    assert_eq!(tier(&policy, Bytes::mib(7700), 8, Bytes::ZERO), (0, true));
-    assert_eq!(tier(&policy, Bytes::mib(7000), 8, Bytes::ZERO), (1, true));
-    assert_eq!(tier(&policy, Bytes::gib(16), 4, Bytes::ZERO), (1, true));
-    assert_eq!(tier(&policy, Bytes::gib(1), 1, Bytes::ZERO), (1, false));
-}
-
-#[test]
 fn a_rung_that_loads_unlisted_beside_someone_elses_model_is_still_ours() {
     let mut sample = sample(Bytes::gib(7));
     sample.runners = Some(vec![runner(Bytes::gib(4))]);

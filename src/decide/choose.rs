@@ -132,8 +132,10 @@ impl Controller {
         shortage(&self.rooms(now, RECENT)?, &need, Limit::Below(self.policy.upgrade.margin))
     }
 
+    /// Of a machine that was not looked at yet only what the last tier allows is asked.
     pub(super) fn best_allowed(&self) -> usize {
-        self.policy.tiers[self.tier].best
+        let tiers = &self.policy.tiers;
+        tiers[self.tier.as_ref().map_or(tiers.len() - 1, |tier| tier.index)].best
     }
 
     pub(super) fn may_be_kept(&self, now: Moment, rung: &Rung) -> bool {

@@ -8,13 +8,14 @@ use std::sync::Arc;
 
 use super::command::Command;
 use super::fit::Room;
-use super::input::{Input, Machine, ServerFacts};
+use super::input::{Input, ServerFacts};
 use super::peaks::Peaks;
 use super::phase::{Phase, Switch};
 use super::reason::Reason;
 use super::severity::Severity;
 use super::timer::{Timer, TimerTable};
-use crate::classify::{Assessment, Cause, Ledger, LedgerModel, Level, OwnSource, Pool, PoolAmounts, classify, tier};
+use crate::classify::tier::{Machine, TierFound, tier};
+use crate::classify::{Assessment, Cause, Ledger, LedgerModel, Level, OwnSource, Pool, PoolAmounts, classify};
 use crate::footprint::Footprint;
 use crate::policy::{Policy, Rung};
 use crate::sample::{Resident, Sample, Traffic};
@@ -62,7 +63,8 @@ pub struct Controller {
     pub(super) next_policy: Option<Arc<Policy>>,
     pub(super) adopt: Adopt,
     pub(super) machine: Option<Machine>,
-    pub(super) tier: usize,
+    /// `None` before the machine was looked at.
+    pub(super) tier: Option<TierFound>,
     pub(super) server: Option<ServerFacts>,
     pub(super) phase: Phase,
     pub(super) serving: Option<Arc<Rung>>,
@@ -115,7 +117,8 @@ pub struct Controller {
 pub struct Status {
     pub phase: Phase,
     pub rung: Option<Arc<Rung>>,
-    pub tier: String,
+    /// `None` before the machine was looked at.
+    pub tier: Option<TierFound>,
     pub severity: Level,
     /// The rung that serves is ours to keep and to give back.
     pub ours: bool,
@@ -129,13 +132,12 @@ pub struct Status {
 
 impl Controller {
     pub fn new(now: Moment, policy: Arc<Policy>, adopt: Adopt) -> Self {
-        let tier = policy.tiers.len() - 1;
         let mut controller = Controller {
             policy,
             next_policy: None,
             adopt,
             machine: None,
-            tier,
+            tier: None,
             server: None,
             phase: Phase::Starting,
             serving: None,
@@ -236,7 +238,7 @@ impl Controller {
         Status {
             phase: self.phase,
             rung: self.serving.clone(),
-            tier: self.policy.tiers[self.tier].name.clone(),
+            tier: self.tier.clone(),
             severity: self.severity.level,
             ours: self.ours,
             blind: self.blind,
@@ -255,7 +257,7 @@ impl Controller {
 
     fn machine_found(&mut self, machine: Machine) {
         self.machine = Some(machine);
-        self.tier = tier(&self.policy, machine.memory, machine.cores, machine.vram).0;
+        self.tier = Some(tier(&self.policy, machine));
     }
 
     pub(super) fn apply_policy(&mut self, policy: Arc<Policy>) {

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::classify::tier::Machine;
 use crate::footprint::Footprint;
 use crate::policy::Policy;
 use crate::sample::Sample;
-use crate::units::Bytes;
 
 /// The closed set of what the Controller hears. Rungs are named as in the command that is answered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,16 +57,6 @@ pub enum Input {
     PolicyChanged(Arc<Policy>),
     /// We are asked to end.
     StopRequested,
-}
-
-/// What the machine has, as the tiers ask for it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Machine {
-    pub memory: Bytes,
-    /// Logical cores, limited by the cgroup's quota.
-    pub cores: u32,
-    /// Of all discrete GPUs together; zero without any.
-    pub vram: Bytes,
 }
 
 /// What is known of a server when it answers.

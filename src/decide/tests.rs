@@ -7,8 +7,9 @@ use proptest::prelude::*;
 
 use super::command::Command;
 use super::controller::{Adopt, Controller};
-use super::input::{Input, Machine, ServerFacts};
+use super::input::{Input, ServerFacts};
 use super::phase::Phase;
+use crate::classify::tier::Machine;
 use crate::footprint::Footprint;
 use crate::policy::{AtDeadline, Policy, Rung, WhenNothingFits};
 use crate::sample::{ProcessMemory, Reading, Resident, ResidentState, Sample, Traffic};

@@ -19,6 +19,7 @@ use super::sampling::Job;
 use super::server::{self, Listing};
 use crate::act::{Driver, Kept};
 use crate::admin::status::StatusReport;
+use crate::classify::tier::TierFound;
 use crate::config::Config;
 use crate::decide::command::Command;
 use crate::decide::controller::Controller;
@@ -74,6 +75,8 @@ pub struct Conductor {
     last_decision: Option<Decision>,
     server_version: Option<String>,
     host_use: Option<Permille>,
+    /// The tier that was said last.
+    tier: Option<TierFound>,
     exiting: bool,
 }
 
@@ -90,6 +93,7 @@ impl Conductor {
             last_decision: None,
             server_version: None,
             host_use: None,
+            tier: None,
             exiting: false,
         }
     }
@@ -356,7 +360,25 @@ impl Conductor {
         }));
     }
 
-    fn publish_report(&self) {
+    /// Says which tier the machine is of, and why, when that is news.
+    fn say_tier(&mut self, found: &TierFound) {
+        if self.tier.as_ref() == Some(found) {
+            return;
+        }
+        let tier = &found.name;
+        if found.matched() {
+            tracing::info!(message = "The machine has its tier.", %tier, why = %found);
+        } else {
+            tracing::warn!(message = "The machine meets the needs of no tier.", %tier, why = %found);
+        }
+        self.tier = Some(found.clone());
+    }
+
+    fn publish_report(&mut self) {
+        let status = self.parts.controller.status();
+        if let Some(tier) = &status.tier {
+            self.say_tier(tier);
+        }
         let around = Around {
             config: &self.parts.config,
             driver: &self.parts.driver,
@@ -365,7 +387,7 @@ impl Conductor {
             counters: self.parts.gateway.counters(),
             last_decision: self.last_decision.as_ref(),
         };
-        let report = report::of(self.parts.clock.now(), self.parts.controller.status(), around);
+        let report = report::of(self.parts.clock.now(), status, around);
         self.parts.report.send_replace(Arc::new(report));
     }
 }

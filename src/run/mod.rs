@@ -25,9 +25,10 @@ use crate::act::Driver;
 use crate::act::error::ActError;
 use crate::admin::status::StatusReport;
 use crate::admin::{self, AdminError};
+use crate::classify::tier::Machine;
 use crate::config::{Config, ServerKind};
 use crate::decide::controller::{Adopt, Controller};
-use crate::decide::input::{Input, Machine};
+use crate::decide::input::Input;
 use crate::gateway::{Gateway, GatewayError, Server, waiting};
 use crate::policy::Policy;
 use crate::sample::host;
@@ -182,7 +183,7 @@ fn place(driver: &Driver) -> Option<ServerPlace> {
 }
 
 /// The machine as the tiers ask for it: the pretended one, if we pretend.
-fn machine(config: &Config) -> Machine {
+pub fn machine(config: &Config) -> Machine {
     let found = host::machine(Path::new("/"));
     if let Err(error) = &found {
         tracing::warn!(message = "The machine cannot be read, so the last tier holds.", %error);

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::classify::tier::Machine;
 use crate::decide::command::Command;
-use crate::decide::input::{Input, Machine, ServerFacts};
+use crate::decide::input::{Input, ServerFacts};
 use crate::footprint::Footprint;
 use crate::policy::{Amounts, Policy, Rung, TestMachine, TimelineEntry};
 use crate::sample::{ProcessMemory, Reading, Resident, ResidentState, Sample, Stall, Traffic};

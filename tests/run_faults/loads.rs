@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tierkeeper::classify::tier::Machine;
 use tierkeeper::decide::command::Command;
 use tierkeeper::decide::controller::{Adopt, Controller};
-use tierkeeper::decide::input::{Input, Machine, ServerFacts};
+use tierkeeper::decide::input::{Input, ServerFacts};
 use tierkeeper::decide::notice::Notice;
 use tierkeeper::footprint::Footprint;
 use tierkeeper::policy::{Policy, Rung};

@@ -6,6 +6,7 @@
 pub mod check;
 pub mod demo;
 
+mod doctor;
 mod run;
 mod status;
 mod test;
@@ -46,6 +47,8 @@ enum Command {
         #[arg(required = true)]
         policies: Vec<PathBuf>,
     },
+    /// Look at this machine, the model server and the policy: what is seen, what is not, and the line that would mend it.
+    Doctor(DoctorArgs),
     /// Show what the running sidecar sees and does.
     Status {
         /// One JSON object instead of lines for people.
@@ -79,6 +82,18 @@ struct RunArgs {
     pretend_memory: Option<String>,
 }
 
+#[derive(Debug, Args)]
+struct DoctorArgs {
+    #[command(flatten)]
+    place: PlaceArgs,
+    /// The policy file.
+    #[arg(long, value_name = "FILE")]
+    policy: Option<String>,
+    /// Where the model server listens, such as http://127.0.0.1:11434.
+    #[arg(long, value_name = "URL")]
+    server: Option<String>,
+}
+
 /// What tells where a sidecar is.
 #[derive(Debug, Args)]
 struct PlaceArgs {
@@ -104,6 +119,7 @@ pub fn main() -> ExitCode {
             exit(if fine { 0 } else { NO })
         }
         Command::Test { policies } => test::test(&policies),
+        Command::Doctor(args) => doctor::doctor(args),
         Command::Status { json, place } => status::status(place, json),
         Command::Healthcheck { place } => status::healthcheck(place),
     }

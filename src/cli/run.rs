@@ -57,7 +57,7 @@ fn setup(explicit: Option<PathBuf>, flags: Flags) -> Result<Setup, String> {
     Ok(Setup { config, policy, persona })
 }
 
-fn config(explicit: Option<PathBuf>, flags: Flags) -> Result<Config, String> {
+pub(super) fn config(explicit: Option<PathBuf>, flags: Flags) -> Result<Config, String> {
     let variable = |name: &str| std::env::var(name).ok();
     let ours = |(name, _): &(String, String)| name.starts_with("TIERKEEPER_") && name != LOG && name != LOG_FORMAT;
     let unicode =

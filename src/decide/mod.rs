@@ -7,6 +7,7 @@ pub mod notice;
 pub mod controller;
 pub mod phase;
 pub mod timer;
+pub mod fit;
 
 mod judge;
 mod choose;
@@ -15,7 +16,6 @@ mod cascade;
 mod reclaim;
 mod turns;
 mod freeze;
-mod fit;
 mod severity;
 mod peaks;
 

@@ -63,3 +63,28 @@ async fn status_and_healthcheck_tell_whether_a_sidecar_runs() {
     sidecar.stop().await;
     assert_eq!(ran(folder.path(), &["healthcheck", "--config", &config]).await.code, Some(1));
 }
+
+#[tokio::test]
+async fn doctor_says_what_is_seen_and_what_would_mend_the_rest() {
+    let folder = tempfile::tempdir().unwrap();
+    let nobody = format!("http://127.0.0.1:{}", free_port());
+    let lost = ran(folder.path(), &["doctor", "--server", &nobody]).await;
+    assert_eq!(lost.code, Some(69), "{lost:#?}");
+    assert!(lost.stdout.contains("✓ memory") && lost.stdout.contains(&nobody), "{}", lost.stdout);
+
+    let model = setup::Model { size: 40 << 20, ..setup::Model::new("large") };
+    let server = FakeOllama::start(setup::Config::new(vec![model])).await;
+    let policy = |rungs: &[&str]| written(folder.path(), "policy.yaml", &ladder(rungs)).to_str().unwrap().to_owned();
+    let both =
+        ran(folder.path(), &["doctor", "--server", &server.url(""), "--policy", &policy(&["large", "small"])]).await;
+    assert_eq!(both.code, Some(1), "{both:#?}");
+    for line in
+        ["✓ answers", "✓ large          large, up to", "of memory: fits now", "→ ollama pull small", "1 must be mended"]
+    {
+        assert!(both.stdout.contains(line), "{line}: {}", both.stdout);
+    }
+    let one = ran(folder.path(), &["doctor", "--server", &server.url(""), "--policy", &policy(&["large"])]).await;
+    assert_eq!(one.code, Some(0), "{one:#?}");
+    let broken = written(folder.path(), "broken.yaml", "ladder: []").to_str().unwrap().to_owned();
+    assert_eq!(ran(folder.path(), &["doctor", "--policy", &broken]).await.code, Some(78));
+}

@@ -1,0 +1,158 @@
+//! Doctor: the machine, the model server and the policy, looked at once -> what is seen here, what is not, and the line
+//! that would mend it.
+//!
+//! It changes nothing: no model is loaded, and a sidecar that runs beside it is not disturbed.
+
+mod finding;
+mod ladder;
+mod machine;
+mod server;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use procfs::process::Process;
+
+use self::finding::{Finding, Section, page};
+use self::server::{Processes, Started};
+use super::{BAD_CONFIGURATION, DoctorArgs, NO, UNREACHABLE, color, exit, run, runtime};
+use crate::act::Driver;
+use crate::act::find::{USUAL_ADDRESSES, find, identify};
+use crate::config::load::Flags;
+use crate::config::{Config, ServerKind};
+use crate::decide::input::ServerFacts;
+use crate::policy::Policy;
+use crate::run::read_policy;
+use crate::sample::host::{self, View};
+use crate::sample::listener::ServerPlace;
+use crate::sample::runners::Runners;
+use crate::sample::sampler::Sampler;
+use crate::sample::{Sample, Traffic};
+use crate::units::Moment;
+
+/// Where the kernel's files are.
+const ROOT: &str = "/";
+/// What Ollama is set by.
+const OLLAMA_VARIABLES: &str = "OLLAMA_";
+
+pub fn doctor(args: DoctorArgs) -> ExitCode {
+    let flags =
+        Flags { server: args.server, policy: args.policy, admin_listen: args.place.admin_listen, ..Flags::default() };
+    let read = run::config(args.place.config, flags)
+        .and_then(|config| Ok((read_policy(config.policy.as_ref()).map_err(|error| error.to_string())?, config)));
+    let (policy, config) = match read {
+        Ok(read) => read,
+        Err(message) => {
+            eprintln!("{message}");
+            return exit(BAD_CONFIGURATION);
+        }
+    };
+    let (sections, reached) = runtime().block_on(look(&config, policy.as_ref()));
+    let (text, fine) = page(&sections, color());
+    print!("{text}");
+    exit(match (reached, fine) {
+        (Reached::No, _) => UNREACHABLE,
+        (Reached::Yes, true) => 0,
+        (Reached::Yes, false) => NO,
+    })
+}
+
+/// Whether a model server answered.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reached {
+    Yes,
+    No,
+}
+
+async fn look(config: &Config, policy: Option<&Policy>) -> (Vec<Section>, Reached) {
+    let root = Path::new(ROOT);
+    let machine = Section { title: "This machine".to_owned(), findings: machine::findings(root) };
+    match driver(config).await {
+        Ok(driver) => {
+            let facts = driver.facts().await;
+            let (sample, seen) = sample(root, &driver, config).await;
+            let title = format!("The model server ({})", driver.url());
+            let findings = match &facts {
+                Ok(facts) => of_server(&driver, facts, &seen, host::view(root)),
+                Err(error) => vec![Finding::wrong("answers", error.to_string(), "see its log")],
+            };
+            let mut sections = vec![machine, Section { title, findings }];
+            if let (Some(policy), Ok(facts)) = (policy, &facts) {
+                let title = format!("The policy ({})", config.policy.as_deref().unwrap_or(Path::new("")).display());
+                let findings = ladder::findings(policy, &driver, facts, &sample, crate::run::machine(config));
+                sections.push(Section { title, findings });
+            }
+            (sections, if facts.is_ok() { Reached::Yes } else { Reached::No })
+        }
+        Err(wrong) => {
+            let title = "The model server".to_owned();
+            (vec![machine, Section { title, findings: wrong }], Reached::No)
+        }
+    }
+}
+
+async fn driver(config: &Config) -> Result<Driver, Vec<Finding>> {
+    let wrong = |error: &crate::act::error::ActError| {
+        let mend = "start it, or say where it is: --server http://127.0.0.1:11434";
+        Finding::wrong("answers", error.to_string(), mend)
+    };
+    let (kind, url) = match (config.server.kind, &config.server.url) {
+        (Some(kind), Some(url)) => (kind, url.clone()),
+        (_, Some(url)) => (identify(url).await.map_err(|error| vec![wrong(&error)])?, url.clone()),
+        (_, None) => find(&USUAL_ADDRESSES).await.map_err(|errors| errors.iter().map(wrong).collect::<Vec<_>>())?,
+    };
+    Driver::new(kind, &url).map_err(|error| vec![wrong(&error)])
+}
+
+/// The server's processes as they were seen with the sample.
+struct SeenServer {
+    processes: Processes,
+    started: Option<Started>,
+}
+
+async fn sample(root: &Path, driver: &Driver, config: &Config) -> (Sample, SeenServer) {
+    let names: &[&str] = match driver.kind() {
+        ServerKind::Ollama => &["ollama"],
+        ServerKind::LlamaServer => &["llama-server"],
+    };
+    let place = ServerPlace::from_url(driver.url(), names);
+    let mut sampler = Sampler::new(root, place, config.pretend.map(|pretend| pretend.memory));
+    let sample = sampler.take(Moment::START, None, Traffic::default());
+    let count = sample.runners.as_ref().map(Vec::len).filter(|count| *count > 0);
+    let processes = match (count, sampler.runners().is_some_and(Runners::weights_hidden)) {
+        (Some(count), false) => Processes::Seen { count },
+        (Some(count), true) => Processes::WeightsHidden { count },
+        (None, _) => Processes::Hidden,
+    };
+    let started = sampler.runners().and_then(Runners::server).and_then(started);
+    (sample, SeenServer { processes, started })
+}
+
+/// How a process was started; its environment is only for its own user and for root.
+fn started(pid: u32) -> Option<Started> {
+    let process = Process::new(i32::try_from(pid).ok()?).ok()?;
+    let text = |word: std::ffi::OsString| word.to_string_lossy().into_owned();
+    let ours = |(name, _): &(String, String)| name.starts_with(OLLAMA_VARIABLES);
+    let environment = process.environ().ok();
+    let environment = environment
+        .map(|pairs| pairs.into_iter().map(|(name, value)| (text(name), text(value))).filter(ours).collect());
+    Some(Started { arguments: process.cmdline().ok()?, environment })
+}
+
+fn of_server(driver: &Driver, facts: &ServerFacts, seen: &SeenServer, view: View) -> Vec<Finding> {
+    let kind = driver.kind();
+    let mut findings = vec![Finding::fine("answers", format!("{}, {} models", facts.version, facts.models.len()))];
+    if facts.models.is_empty() {
+        let mend = match kind {
+            ServerKind::Ollama => "ollama pull qwen3:4b; ollama pull qwen3:0.6b",
+            ServerKind::LlamaServer => "put *.gguf files into the folder of --models-dir",
+        };
+        findings = vec![Finding::wrong("answers", format!("{}, but has no model", facts.version), mend)];
+    }
+    findings.push(server::processes(seen.processes, kind, view));
+    findings.push(server::room_for_two(facts.models_max, kind, seen.started.as_ref()));
+    if let (ServerKind::LlamaServer, Some(started)) = (kind, &seen.started) {
+        findings.push(server::prompt_cache(started));
+    }
+    findings
+}

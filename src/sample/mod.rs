@@ -7,6 +7,8 @@
 #[cfg(feature = "shell")]
 mod fixture;
 #[cfg(feature = "shell")]
+pub mod gpu;
+#[cfg(feature = "shell")]
 pub mod host;
 #[cfg(feature = "shell")]
 pub mod listener;
@@ -60,7 +62,7 @@ pub struct ProcessMemory {
     pub pid: u32,
     /// RssAnon
     pub anonymous: Bytes,
-    /// RssShmem
+    /// RssShmem, and the main memory that it holds through a card that works in it
     pub shared: Bytes,
     /// RssFile
     pub file: Bytes,

@@ -82,7 +82,10 @@ pub struct ServerReport {
 /// The machine is treated as one of another size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PretendReport {
-    pub memory: Bytes,
+    /// `None` where it is that of the real machine.
+    pub memory: Option<Bytes>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vram: Option<Bytes>,
     /// How full the real one is.
     pub host_use_permille: Option<Permille>,
 }
@@ -114,7 +117,9 @@ pub fn render(report: &StatusReport) -> String {
     }));
     lines.extend(report.pretend.map(|pretend| {
         let real = pretend.host_use_permille.map_or_else(String::new, |real| format!("; the real one is {real} full"));
-        ("pretend", format!("a machine of {}{real}", pretend.memory))
+        let vram = pretend.vram.map(|vram| format!("{vram} of GPU memory"));
+        let sizes = pretend.memory.map(|memory| memory.to_string()).into_iter().chain(vram).collect::<Vec<_>>();
+        ("pretend", format!("a machine of {}{real}", sizes.join(" and ")))
     }));
     lines.push(("tierkeeper", format!("{}, up {}", report.version, coarse(report.uptime_ms))));
     lines.into_iter().fold(String::new(), |mut text, (name, value)| {
@@ -203,7 +208,11 @@ pub(super) mod tests {
                 reason,
             }),
             server: Some(ServerReport { kind: ServerKind::Ollama, version: Some("Ollama 0.33.1".to_owned()) }),
-            pretend: Some(PretendReport { memory: Bytes::gib(8), host_use_permille: Some(Permille(336)) }),
+            pretend: Some(PretendReport {
+                memory: Some(Bytes::gib(8)),
+                vram: None,
+                host_use_permille: Some(Permille(336)),
+            }),
             counters: BTreeMap::from([("refused".to_owned(), 0), ("repeated".to_owned(), 2)]),
         }
     }

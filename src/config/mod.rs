@@ -32,6 +32,7 @@ pub struct Config {
     /// The policy file; without one a ladder is made of what the server has.
     pub policy: Option<PathBuf>,
     pub tell: TellConfig,
+    pub sampling: SamplingConfig,
     pub pretend: Option<Pretend>,
     /// How long replies in flight may take to finish when we are asked to stop.
     pub stop_grace: Span,
@@ -100,10 +101,18 @@ pub enum WebhookFormat {
     Generic,
 }
 
-/// Treat the machine as one of this size on which nothing else ran at the start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How the machine is read.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct SamplingConfig {
+    /// NVIDIA's library; the system's when absent.
+    pub nvml: Option<PathBuf>,
+}
+
+/// Treat the machine as one of this size on which nothing else ran at the start; what is absent is as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Pretend {
-    pub memory: Bytes,
+    pub memory: Option<Bytes>,
+    pub vram: Option<Bytes>,
 }
 
 impl std::fmt::Debug for WebhookConfig {

@@ -5,9 +5,14 @@ use std::path::Path;
 
 use super::address::{server_url, webhook_fault};
 use super::layers::Layers;
-use super::settings::{AdminSettings, GatewaySettings, HoldSettings, Settings, TellSettings, WebhookSettings};
-use super::{AdminConfig, Config, GatewayConfig, HoldConfig, Pretend, ServerConfig, TellConfig, WebhookConfig};
+use super::settings::{
+    AdminSettings, GatewaySettings, HoldSettings, PretendSettings, Settings, TellSettings, WebhookSettings,
+};
+use super::{
+    AdminConfig, Config, GatewayConfig, HoldConfig, Pretend, SamplingConfig, ServerConfig, TellConfig, WebhookConfig,
+};
 use crate::policy::diagnostic::{Diagnostic, Diagnostics};
+use crate::policy::yaml::Quantity;
 use crate::units::{Bytes, Span};
 
 const GATEWAY_PORT: u16 = 11435;
@@ -25,9 +30,16 @@ pub(super) fn config(settings: Settings, layers: &mut Layers) -> Config {
         admin: admin(settings.admin, layers),
         policy: settings.policy,
         tell: tell(settings.tell, layers),
-        pretend: settings.pretend.memory.map(|memory| Pretend { memory: memory.amount }),
+        sampling: SamplingConfig { nvml: settings.sampling.nvml },
+        pretend: pretend(&settings.pretend),
         stop_grace: settings.stop_grace.map_or(Span::seconds(30), |grace| grace.amount),
     }
+}
+
+fn pretend(settings: &PretendSettings) -> Option<Pretend> {
+    let amount = |size: &Option<Quantity<Bytes>>| size.as_ref().map(|size| size.amount);
+    let pretend = Pretend { memory: amount(&settings.memory), vram: amount(&settings.vram) };
+    (pretend != Pretend::default()).then_some(pretend)
 }
 
 /// A complaint about the value that `key` has, wherever it was written.

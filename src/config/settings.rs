@@ -22,6 +22,7 @@ pub struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy: Option<PathBuf>,
     pub tell: TellSettings,
+    pub sampling: SamplingSettings,
     pub pretend: PretendSettings,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_grace: Option<Quantity<Span>>,
@@ -98,10 +99,19 @@ pub struct WebhookSettings {
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a mapping, such as `{ nvml: /opt/nvidia/libnvidia-ml.so.1 }`")]
+pub struct SamplingSettings {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nvml: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default, expecting = "a mapping, such as `{ memory: 4GiB }`")]
 pub struct PretendSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<Quantity<Bytes>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vram: Option<Quantity<Bytes>>,
 }
 
 /// Where to listen: address and port.
@@ -160,8 +170,13 @@ impl<'de> Deserialize<'de> for ServerUrl {
 impl Settings {
     /// Paths in a file are meant from where the file lies.
     pub(super) fn based_on(mut self, folder: &Path) -> Self {
-        let paths =
-            [&mut self.policy, &mut self.gateway.token_file, &mut self.admin.token_file, &mut self.tell.persona];
+        let paths = [
+            &mut self.policy,
+            &mut self.gateway.token_file,
+            &mut self.admin.token_file,
+            &mut self.tell.persona,
+            &mut self.sampling.nvml,
+        ];
         let hooks = self.tell.webhooks.iter_mut().flatten().map(|hook| &mut hook.url_file);
         for path in paths.into_iter().chain(hooks).flatten() {
             *path = folder.join(&*path);

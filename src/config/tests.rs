@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use super::layers::KEYS;
 use super::load::{ConfigError, Flags, Loaded, Sources, load, user_file};
 use super::settings::Settings;
-use super::{ServerKind, WebhookFormat};
+use super::{Pretend, ServerKind, WebhookFormat};
 use crate::policy::yaml;
 use crate::units::{Bytes, Span};
 
@@ -129,12 +129,13 @@ fn variables_can_hold_lists_booleans_and_numbers() {
         .variable("TIERKEEPER_GATEWAY__TRUSTED_NETWORK", "true")
         .variable("TIERKEEPER_GATEWAY__HOLD__COUNT", "8")
         .variable("TIERKEEPER_PRETEND__MEMORY", "4GiB")
+        .variable("TIERKEEPER_PRETEND__VRAM", "0GiB")
         .variable("TIERKEEPER_SERVER__KIND", "llama-server")
         .loaded();
     assert_eq!(config.gateway.alias, ["mai", "7"]);
     assert!(config.gateway.trusted_network);
     assert_eq!(config.gateway.hold.count_max, 8);
-    assert_eq!(config.pretend.map(|pretend| pretend.memory), Some(Bytes::gib(4)));
+    assert_eq!(config.pretend, Some(Pretend { memory: Some(Bytes::gib(4)), vram: Some(Bytes::ZERO) }));
     assert_eq!(config.server.kind, Some(ServerKind::LlamaServer));
 }
 
@@ -146,7 +147,8 @@ gateway: { listen: '127.0.0.1:1', alias: [a], trusted_network: true, token_file:
 admin: { listen: '127.0.0.1:2', token_file: t, hosts: [h] }
 policy: p
 tell: { persona: p, webhooks: [] }
-pretend: { memory: 1GiB }
+sampling: { nvml: n }
+pretend: { memory: 1GiB, vram: 1GiB }
 stop_grace: 1s
 ";
     let settings: Settings = yaml::read(full, "full.yaml").unwrap_or_else(|wrong| panic!("{wrong}"));
@@ -185,7 +187,7 @@ fn everything_that_is_wrong_is_told_at_once_with_its_source() {
     1 | gatway: {}
       | ^^^^^^ nothing has this name here
       |
-      = expected: one of `server`, `gateway`, `admin`, `policy`, `tell`, `pretend`, `stop_grace`
+      = expected: one of `server`, `gateway`, `admin`, `policy`, `tell`, `sampling`, `pretend`, `stop_grace`
       = help: write `gateway:`
 
     error: `stop_grace`: a number without its unit: `30`

@@ -31,6 +31,7 @@ use crate::decide::controller::{Adopt, Controller};
 use crate::decide::input::Input;
 use crate::gateway::{Gateway, GatewayError, Server, waiting};
 use crate::policy::Policy;
+use crate::sample::gpu::Gpus;
 use crate::sample::host;
 use crate::sample::listener::ServerPlace;
 use crate::sample::sampler::Sampler;
@@ -127,9 +128,10 @@ async fn drive(
         clock,
     };
     let watching = tokio::spawn(watching.run());
-    let sampler = Sampler::new(Path::new("/"), place(&driver), config.pretend.map(|pretend| pretend.memory));
-    let jobs = sampling::start(sampler, clock, inputs.clone()).map_err(|source| RunError::Thread { source })?;
-    inputs.send(Input::MachineFound(machine(&config))).ok();
+    let machine = machine(&config);
+    inputs.send(Input::MachineFound(machine)).ok();
+    let jobs = sampling::start(sampler(&config, &driver), machine, clock, inputs.clone());
+    let jobs = jobs.map_err(|source| RunError::Thread { source })?;
 
     let policy = Arc::new(policy);
     let controller = Controller::new(clock.now(), Arc::clone(&policy), adopt);
@@ -182,14 +184,26 @@ fn place(driver: &Driver) -> Option<ServerPlace> {
     ServerPlace::from_url(driver.url(), names)
 }
 
-/// The machine as the tiers ask for it: the pretended one, if we pretend.
+fn sampler(config: &Config, driver: &Driver) -> Sampler {
+    let pretend = config.pretend.unwrap_or_default();
+    Sampler::new(Path::new("/"), place(driver), pretend.memory).with_gpus(gpus(config))
+}
+
+/// The graphics cards, or the one that is pretended.
+pub fn gpus(config: &Config) -> Gpus {
+    let pretended = config.pretend.and_then(|pretend| pretend.vram);
+    Gpus::new(Path::new("/"), config.sampling.nvml.as_deref(), pretended)
+}
+
+/// The machine as the tiers ask for it: the pretended one, if we pretend. Its cards are found by the sampler.
 pub fn machine(config: &Config) -> Machine {
     let found = host::machine(Path::new("/"));
     if let Err(error) = &found {
         tracing::warn!(message = "The machine cannot be read, so the last tier holds.", %error);
     }
     let (memory, cores) = found.map_or((Bytes::ZERO, 0), |found| (found.memory, found.cores));
-    Machine { memory: config.pretend.map_or(memory, |pretend| pretend.memory), cores, vram: Bytes::ZERO }
+    let pretended = config.pretend.and_then(|pretend| pretend.memory);
+    Machine { memory: pretended.unwrap_or(memory), cores, vram: Bytes::ZERO }
 }
 
 fn say_what_is_done(config: &Config, driver: &Driver, policy: &Policy, adopt: Adopt) {
@@ -211,7 +225,9 @@ fn say_what_is_done(config: &Config, driver: &Driver, policy: &Policy, adopt: Ad
     }
     tracing::info!(message = host::view(Path::new("/")).sentence());
     if let Some(pretend) = config.pretend {
-        tracing::info!(message = "Pretending that the machine is smaller.", memory = %pretend.memory);
+        let said = |amount: Option<Bytes>| amount.map_or("as it is".to_owned(), |amount| amount.to_string());
+        let (memory, vram) = (said(pretend.memory), said(pretend.vram));
+        tracing::info!(message = "Pretending that the machine is smaller.", memory, vram);
     }
 }
 

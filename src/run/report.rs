@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::act::Driver;
 use crate::admin::status::{DecisionReport, Modifier, PoolReport, PretendReport, ServerReport, StatusReport};
 use crate::classify::{Level, OwnSource, Pool, PoolAssessment};
-use crate::config::Config;
+use crate::config::{Config, Pretend};
 use crate::decide::command::Command;
 use crate::decide::controller::Status;
 use crate::decide::phase::Phase;
@@ -58,7 +58,7 @@ pub fn starting(config: &Config) -> StatusReport {
         pools: BTreeMap::new(),
         last_decision: None,
         server: None,
-        pretend: config.pretend.map(|pretend| PretendReport { memory: pretend.memory, host_use_permille: None }),
+        pretend: config.pretend.map(|pretend| pretended(pretend, None)),
         counters: BTreeMap::new(),
     }
 }
@@ -96,10 +96,14 @@ pub fn of(now: Moment, status: Status, around: Around<'_>) -> StatusReport {
         pools: status.assessment.pools().map(pool).collect(),
         last_decision: around.last_decision.map(decision),
         server: Some(ServerReport { kind: around.driver.kind(), version: around.server_version }),
-        pretend: pretend.map(|pretend| PretendReport { memory: pretend.memory, host_use_permille: around.host_use }),
+        pretend: pretend.map(|pretend| pretended(pretend, around.host_use)),
         counters: counted(around.counters),
         ..starting(around.config)
     }
+}
+
+fn pretended(pretend: Pretend, host_use: Option<Permille>) -> PretendReport {
+    PretendReport { memory: pretend.memory, vram: pretend.vram, host_use_permille: host_use }
 }
 
 fn pool(pool: &PoolAssessment) -> (String, PoolReport) {

@@ -8,6 +8,7 @@ use std::sync::mpsc;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::clock::Clock;
+use crate::classify::tier::Machine;
 use crate::decide::input::Input;
 use crate::sample::runners::Runners;
 use crate::sample::sampler::Sampler;
@@ -20,8 +21,14 @@ pub struct Job {
     pub traffic: Traffic,
 }
 
-/// Starts the thread; it ends when the sender is dropped.
-pub fn start(mut sampler: Sampler, clock: Clock, inputs: UnboundedSender<Input>) -> std::io::Result<mpsc::Sender<Job>> {
+/// Starts the thread; it ends when the sender is dropped. `machine` is what was found before the first sample: cards
+/// are found with it and later, and then it is told anew.
+pub fn start(
+    mut sampler: Sampler,
+    mut machine: Machine,
+    clock: Clock,
+    inputs: UnboundedSender<Input>,
+) -> std::io::Result<mpsc::Sender<Job>> {
     let (jobs, taken) = mpsc::channel::<Job>();
     let work = move || {
         let mut said_hidden = false;
@@ -37,6 +44,11 @@ pub fn start(mut sampler: Sampler, clock: Clock, inputs: UnboundedSender<Input>)
                                Run as the server's user to see them."
                 );
                 said_hidden = true;
+            }
+            // Before the sample, which is judged by the tier of this machine.
+            if let Some(vram) = sampler.gpus().capacity().filter(|vram| *vram != machine.vram) {
+                machine.vram = vram;
+                inputs.send(Input::MachineFound(machine)).ok();
             }
             if inputs.send(Input::Sampled(sample)).is_err() {
                 return;

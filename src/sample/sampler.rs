@@ -7,6 +7,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::gpu::Gpus;
 use super::host::{self, HostError, StallWindows};
 use super::listener::ServerPlace;
 use super::runners::Runners;
@@ -19,6 +20,7 @@ pub struct Sampler {
     root: PathBuf,
     /// `None` while it is not known where the server is.
     runners: Option<Runners>,
+    gpus: Gpus,
     stalls: StallWindows,
     pretend: Option<Pretended>,
     /// What was complained of last, so that it is said once and not every second.
@@ -40,11 +42,22 @@ impl Sampler {
         Sampler {
             root: root.to_owned(),
             runners: server.map(|place| Runners::new(root, place)),
+            gpus: Gpus::default(),
             stalls: StallWindows::default(),
             pretend: pretend.map(|capacity| Pretended { capacity, foreign_at_start: None }),
             memory_complaint: None,
             stall_complaint: None,
         }
+    }
+
+    /// The same, with the memory of graphics cards.
+    pub fn with_gpus(self, gpus: Gpus) -> Self {
+        Sampler { gpus, ..self }
+    }
+
+    /// The cards that are looked at.
+    pub fn gpus(&self) -> &Gpus {
+        &self.gpus
     }
 
     /// The runners that are looked at, for what is said at the start.
@@ -55,13 +68,16 @@ impl Sampler {
     /// Reads everything once. What cannot be read is absent from the sample.
     pub fn take(&mut self, now: Moment, residents: Option<Vec<Resident>>, traffic: Traffic) -> Sample {
         let memory = complain_once(&mut self.memory_complaint, host::memory(&self.root));
+        self.gpus.read(now);
         let runners = self.runners.as_mut().and_then(|runners| runners.look(now));
+        let runners = runners.and_then(|runners| self.gpus.attribute(runners));
         let counters = complain_once(&mut self.stall_complaint, host::stall_counters(&self.root));
         let stall = self.stalls.observe(now, counters);
         // A server that says it holds a model has a process, so it is ours that cannot be found.
         let holds = residents.as_ref().is_some_and(|residents| !residents.is_empty());
         let runners = runners.filter(|runners| !(runners.is_empty() && holds));
         let seen = runners.as_deref().unwrap_or_default();
+        let gpus = self.gpus.pools(seen);
         let real = memory.map(|memory| Reading {
             capacity: memory.capacity,
             used: memory.capacity.saturating_sub(memory.available.saturating_sub(hot_weights(seen))),
@@ -71,7 +87,7 @@ impl Sampler {
             Some(pretended) => real.map(|real| pretended.reading(real, seen)),
         };
         let host_use = real.filter(|_| self.pretend.is_some()).map(|real| real.used.share_of(real.capacity));
-        Sample { ram, gpus: Default::default(), runners, residents, stall, traffic, host_use }
+        Sample { ram, gpus, runners, residents, stall, traffic, host_use }
     }
 }
 

@@ -116,7 +116,7 @@ async fn sample(root: &Path, driver: &Driver, config: &Config) -> (Sample, SeenS
         ServerKind::LlamaServer => &["llama-server"],
     };
     let place = ServerPlace::from_url(driver.url(), names);
-    let mut sampler = Sampler::new(root, place, config.pretend.map(|pretend| pretend.memory));
+    let mut sampler = Sampler::new(root, place, config.pretend.and_then(|pretend| pretend.memory));
     let sample = sampler.take(Moment::START, None, Traffic::default());
     let count = sample.runners.as_ref().map(Vec::len).filter(|count| *count > 0);
     let processes = match (count, sampler.runners().is_some_and(Runners::weights_hidden)) {

@@ -8,6 +8,8 @@
 #[path = "../support/fake_ollama/mod.rs"]
 #[expect(dead_code, reason = "other tests use more of the fake")]
 mod fake_ollama;
+#[path = "../support/fake_nvml/mod.rs"]
+mod fake_nvml;
 #[path = "../support/plain_client.rs"]
 mod plain_client;
 
@@ -18,6 +20,7 @@ mod sidecar;
 
 mod commands;
 mod edits;
+mod graphics;
 mod loads;
 mod pressure;
 mod server;

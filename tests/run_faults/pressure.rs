@@ -102,7 +102,7 @@ async fn before_a_llama_server_it_goes_down_and_up_and_loses_nothing() {
         policy: Some(ladder(&["large", "small"])),
         pretend_mib: Some(PRETEND_MIB),
         webhook: Some(receiver.url()),
-        stop_grace: None,
+        ..Plan::default()
     };
     let mut sidecar = Sidecar::start(&plan);
     sidecar.until_serves("large").await;

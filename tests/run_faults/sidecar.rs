@@ -27,6 +27,8 @@ pub(crate) struct Plan {
     pub(crate) pretend_mib: Option<u64>,
     pub(crate) webhook: Option<String>,
     pub(crate) stop_grace: Option<&'static str>,
+    /// NVIDIA's library.
+    pub(crate) nvml: Option<PathBuf>,
 }
 
 /// A policy over these models, best first, that climbs soon.
@@ -71,6 +73,9 @@ impl Sidecar {
         );
         if let Some(mib) = plan.pretend_mib {
             writeln!(config, "pretend: {{ memory: {mib}MiB }}").unwrap();
+        }
+        if let Some(library) = &plan.nvml {
+            writeln!(config, "sampling: {{ nvml: \"{}\" }}", library.display()).unwrap();
         }
         if let Some(url) = &plan.webhook {
             writeln!(config, "tell: {{ webhooks: [ {{ url: \"{url}\", format: generic, allow_private: true }} ] }}")

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::card::{Card, Memory, Processes};
 use super::nvml::{Found, GivenBy, Library, SYSTEM, lost_cards, unread};
-use super::watch::{Answer, Watched};
+use super::watch::{Answer, PATIENCE, Watched};
 use crate::units::{Bytes, Moment};
 
 /// The inode of the first pid namespace, which the kernel has fixed.
@@ -47,7 +47,7 @@ impl Nvidia {
     }
 
     pub fn of(root: &Path, mut library: Library) -> Self {
-        let source = match Watched::start("nvml", move |now| library.read(now)) {
+        let source = match Watched::start("nvml", PATIENCE, move |now| library.read(now)) {
             Ok(watched) => Source::Watched(watched),
             Err(error) => Source::Broken { why: error.to_string() },
         };

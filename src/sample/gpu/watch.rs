@@ -4,13 +4,13 @@
 //! for only briefly and never joined. It gets no second one beside it either: where one caller hangs, the next would.
 //! When it comes back, what it says is taken again.
 
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
 use std::time::Duration;
 
 use crate::units::{Moment, Span};
 
-/// How long one question may keep the caller, who has others to ask.
-const PATIENCE: Duration = Duration::from_millis(50);
+/// How long one question may keep the sampler, which has others to ask.
+pub(super) const PATIENCE: Duration = Duration::from_millis(50);
 /// A call that takes this long hangs.
 const HANGS_AFTER: Span = Span::seconds(2);
 /// An answer that is older says nothing of now.
@@ -18,6 +18,7 @@ const STALE_AFTER: Span = Span::seconds(5);
 
 #[derive(Debug)]
 pub(super) struct Watched<T> {
+    patience: Duration,
     asks: Sender<Moment>,
     answers: Receiver<(Moment, T)>,
     /// When that was asked to which there is no answer yet.
@@ -38,7 +39,11 @@ pub(super) enum Answer<'a, T> {
 
 impl<T: Send + 'static> Watched<T> {
     /// Starts the thread; it ends when this is dropped and it does not hang.
-    pub fn start(name: &str, mut call: impl FnMut(Moment) -> T + Send + 'static) -> std::io::Result<Self> {
+    pub fn start(
+        name: &str,
+        patience: Duration,
+        mut call: impl FnMut(Moment) -> T + Send + 'static,
+    ) -> std::io::Result<Self> {
         let (asks, asked) = mpsc::channel();
         let (tell, answers) = mpsc::channel();
         let work = move || {
@@ -49,20 +54,19 @@ impl<T: Send + 'static> Watched<T> {
             }
         };
         std::thread::Builder::new().name(name.to_owned()).spawn(work)?;
-        Ok(Watched { asks, answers, pending: None, latest: None })
+        Ok(Watched { patience, asks, answers, pending: None, latest: None })
     }
 
     /// Asks once more, unless it is still busy with what it was asked before, and says what is known by now.
     pub fn ask(&mut self, now: Moment) -> Answer<'_, T> {
-        if let Ok(answer) = self.answers.try_recv() {
-            self.take_in(answer);
+        match self.answers.try_recv() {
+            Ok(answer) => self.take_in(answer),
+            Err(TryRecvError::Empty) => {}
+            Err(TryRecvError::Disconnected) => return Answer::Ended,
         }
-        if self.pending.is_none() {
-            if self.asks.send(now).is_err() {
-                return Answer::Ended;
-            }
+        if self.pending.is_none() && self.asks.send(now).is_ok() {
             self.pending = Some(now);
-            if let Ok(answer) = self.answers.recv_timeout(PATIENCE) {
+            if let Ok(answer) = self.answers.recv_timeout(self.patience) {
                 self.take_in(answer);
             }
         }
@@ -91,6 +95,9 @@ mod tests {
 
     use super::*;
 
+    /// Longer than anything here takes when it works.
+    const LONG: Duration = Duration::from_secs(10);
+
     /// A call that waits to be let go, counts itself, and says that it has ended.
     struct Gate {
         open: Sender<()>,
@@ -110,20 +117,20 @@ mod tests {
                 finished.send(()).unwrap();
                 at
             };
-            (Gate { open, done, calls }, Watched::start("gate", call).unwrap())
+            (Gate { open, done, calls }, Watched::start("gate", Duration::from_millis(1), call).unwrap())
         }
 
         /// Lets one call go, and waits until its answer is there to be taken.
         fn let_go(&self, watched: &Watched<Moment>) -> (Moment, Moment) {
             self.open.send(()).unwrap();
-            self.done.recv_timeout(Duration::from_secs(10)).unwrap();
-            watched.answers.recv_timeout(Duration::from_secs(10)).unwrap()
+            self.done.recv_timeout(LONG).unwrap();
+            watched.answers.recv_timeout(LONG).unwrap()
         }
     }
 
     #[test]
     fn an_answer_that_comes_at_once_is_of_now() {
-        let mut watched = Watched::start("quick", |at: Moment| at.0).unwrap();
+        let mut watched = Watched::start("quick", LONG, |at: Moment| at.0).unwrap();
         assert_eq!(watched.ask(Moment(7)), Answer::Latest(&7));
         assert_eq!(watched.ask(Moment(1007)), Answer::Latest(&1007));
     }
@@ -142,13 +149,16 @@ mod tests {
     fn what_was_read_before_a_hang_holds_for_two_seconds_and_what_comes_after_it_is_taken_again() {
         let (gate, mut watched) = Gate::watched();
         gate.open.send(()).unwrap();
+        watched.patience = LONG;
         assert_eq!(watched.ask(Moment(1000)), Answer::Latest(&Moment(1000)));
+        watched.patience = Duration::from_millis(1);
         assert_eq!(watched.ask(Moment(2000)), Answer::Latest(&Moment(1000)), "it may still come");
         assert_eq!(watched.ask(Moment(3999)), Answer::Latest(&Moment(1000)));
         assert_eq!(watched.ask(Moment(4000)), Answer::Hung);
         let late = gate.let_go(&watched);
         watched.take_in(late);
         gate.open.send(()).unwrap();
+        watched.patience = LONG;
         assert_eq!(watched.ask(Moment(9000)), Answer::Latest(&Moment(9000)));
         assert_eq!(gate.calls.load(Ordering::SeqCst), 3);
     }
@@ -169,9 +179,8 @@ mod tests {
 
     #[test]
     fn a_thread_that_is_gone_is_not_waited_for() {
-        let mut watched: Watched<()> = Watched::start("panics", |_| panic!("as it is told to")).unwrap();
-        watched.ask(Moment(0));
-        watched.pending = None;
+        let mut watched: Watched<()> = Watched::start("panics", LONG, |_| panic!("as it is told to")).unwrap();
+        assert_eq!(watched.ask(Moment(0)), Answer::Awaited);
         assert_eq!(watched.ask(Moment(1)), Answer::Ended);
     }
 }

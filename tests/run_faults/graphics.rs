@@ -54,6 +54,9 @@ async fn others_on_the_card_bring_the_model_down_and_their_leaving_brings_it_up(
     assert_eq!(used_mib(&serde_json::from_str(&seen.stdout).unwrap()), Some(6800), "{seen:?}");
     driver.becomes(&card(7500));
     sidecar.until_serves("large").await;
+    let config = sidecar.folder.path().join("config.yaml");
+    let seen = ran(sidecar.folder.path(), &["doctor", "--config", config.to_str().unwrap()]).await;
+    assert!(seen.stdout.contains("✓ graphics       NVIDIA Fake (nvidia 580.82.07)"), "{seen:?}");
     sidecar.stop().await;
 }
 

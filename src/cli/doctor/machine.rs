@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::finding::Finding;
+use crate::sample::gpu::card::{Card, Memory};
 use crate::sample::host::{self, HostError, HostMemory, StallCounters, View};
 
 pub fn findings(root: &Path) -> Vec<Finding> {
@@ -11,6 +12,33 @@ pub fn findings(root: &Path) -> Vec<Finding> {
     findings.push(cores(root));
     findings.push(stalls(host::stall_counters(root)));
     findings
+}
+
+/// The graphics cards, as the sampler sees them.
+pub fn cards(cards: &[Card]) -> Vec<Finding> {
+    if cards.is_empty() {
+        return vec![Finding::absent("graphics", "no card with a driver is seen")];
+    }
+    cards.iter().map(card).collect()
+}
+
+fn card(card: &Card) -> Finding {
+    let says = format!("{} ({}): {}", card.name, card.driver, card.memory);
+    match &card.memory {
+        Memory::Own(reading) => Finding::fine("graphics", format!("{says}, {} of it in use", reading.used)),
+        Memory::Main => Finding::fine("graphics", says),
+        Memory::Failed { .. } => Finding::wrong(
+            "graphics",
+            says,
+            "see `dmesg` and `nvidia-smi`; after an update of its driver, restart the machine. Nothing climbs until it \
+             can be read",
+        ),
+        Memory::Untold { .. } => Finding::better(
+            "graphics",
+            says,
+            "others' use of it is not seen: go by memory alone, or see to it that nothing else uses it",
+        ),
+    }
 }
 
 fn view(view: View) -> Finding {
@@ -50,5 +78,40 @@ fn stalls(read: Result<Option<StallCounters>, HostError>) -> Finding {
             "boot it with `psi=1`; use alone decides meanwhile",
         ),
         Err(error) => Finding::better("stalls", error.to_string(), "use alone decides meanwhile"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::finding::Mark;
+    use super::*;
+    use crate::sample::Reading;
+    use crate::sample::gpu::card::{Kind, Processes};
+    use crate::units::Bytes;
+
+    #[test]
+    fn each_card_is_told_with_what_can_be_read_of_it() {
+        let card = |memory| Card {
+            id: "GPU-aa".to_owned(),
+            name: "RTX".to_owned(),
+            driver: "nvidia 580".to_owned(),
+            kind: Kind::Discrete,
+            memory,
+            processes: Processes::Untold,
+        };
+        let why = || "it is lost".to_owned();
+        let own = Memory::Own(Reading { capacity: Bytes::gib(8), used: Bytes::gib(2) });
+        let all = [own, Memory::Main, Memory::Failed { why: why() }, Memory::Untold { why: why() }].map(card);
+        let told: Vec<String> = cards(&all).iter().map(|one| format!("{:?} {}", one.mark, one.says)).collect();
+        assert_eq!(
+            told,
+            [
+                "Fine RTX (nvidia 580): 8 GiB of its own, 2 GiB of it in use",
+                "Fine RTX (nvidia 580): main memory",
+                "Wrong RTX (nvidia 580): cannot be read: it is lost",
+                "Better RTX (nvidia 580): not told: it is lost",
+            ]
+        );
+        assert_eq!(cards(&[]).iter().map(|one| one.mark).collect::<Vec<_>>(), [Mark::Absent]);
     }
 }

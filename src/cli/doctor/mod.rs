@@ -18,20 +18,24 @@ use self::server::{Processes, Started};
 use super::{BAD_CONFIGURATION, DoctorArgs, NO, UNREACHABLE, color, exit, run, runtime};
 use crate::act::Driver;
 use crate::act::find::{USUAL_ADDRESSES, find, identify};
+use crate::classify::tier::Machine;
 use crate::config::load::Flags;
 use crate::config::{Config, ServerKind};
 use crate::decide::input::ServerFacts;
 use crate::policy::Policy;
 use crate::run::read_policy;
+use crate::sample::gpu::Gpus;
 use crate::sample::host::{self, View};
 use crate::sample::listener::ServerPlace;
 use crate::sample::runners::Runners;
 use crate::sample::sampler::Sampler;
 use crate::sample::{Sample, Traffic};
-use crate::units::Moment;
+use crate::units::{Moment, Span};
 
 /// Where the kernel's files are.
 const ROOT: &str = "/";
+/// The longest that is waited for a graphics card's driver.
+const DRIVER_MAX: Span = Span::seconds(10);
 /// What Ollama is set by.
 const OLLAMA_VARIABLES: &str = "OLLAMA_";
 
@@ -66,11 +70,14 @@ enum Reached {
 
 async fn look(config: &Config, policy: Option<&Policy>) -> (Vec<Section>, Reached) {
     let root = Path::new(ROOT);
-    let machine = Section { title: "This machine".to_owned(), findings: machine::findings(root) };
+    let (gpus, now) = gpus(config).await;
+    let mut findings = machine::findings(root);
+    findings.extend(machine::cards(gpus.cards()));
+    let machine = Section { title: "This machine".to_owned(), findings };
     match driver(config).await {
         Ok(driver) => {
             let facts = driver.facts().await;
-            let (sample, seen) = sample(root, &driver, config).await;
+            let (sample, seen, found) = sample(root, &driver, config, gpus, now).await;
             let title = format!("The model server ({})", driver.url());
             let findings = match &facts {
                 Ok(facts) => of_server(&driver, facts, &seen, host::view(root)),
@@ -79,7 +86,7 @@ async fn look(config: &Config, policy: Option<&Policy>) -> (Vec<Section>, Reache
             let mut sections = vec![machine, Section { title, findings }];
             if let (Some(policy), Ok(facts)) = (policy, &facts) {
                 let title = format!("The policy ({})", config.policy.as_deref().unwrap_or(Path::new("")).display());
-                let findings = ladder::findings(policy, &driver, facts, &sample, crate::run::machine(config));
+                let findings = ladder::findings(policy, &driver, facts, &sample, found);
                 sections.push(Section { title, findings });
             }
             (sections, if facts.is_ok() { Reached::Yes } else { Reached::No })
@@ -110,14 +117,32 @@ struct SeenServer {
     started: Option<Started>,
 }
 
-async fn sample(root: &Path, driver: &Driver, config: &Config) -> (Sample, SeenServer) {
+/// The cards, and when they were read last: a driver that nobody uses takes seconds to start.
+async fn gpus(config: &Config) -> (Gpus, Moment) {
+    let (mut gpus, mut now) = (crate::run::gpus(config), Moment::START);
+    gpus.read(now);
+    while gpus.is_awaited() && now.since(Moment::START) < DRIVER_MAX {
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        now = now + Span::seconds(1);
+        gpus.read(now);
+    }
+    (gpus, now)
+}
+
+async fn sample(
+    root: &Path,
+    driver: &Driver,
+    config: &Config,
+    gpus: Gpus,
+    now: Moment,
+) -> (Sample, SeenServer, Machine) {
     let names: &[&str] = match driver.kind() {
         ServerKind::Ollama => &["ollama"],
         ServerKind::LlamaServer => &["llama-server"],
     };
     let place = ServerPlace::from_url(driver.url(), names);
-    let mut sampler = Sampler::new(root, place, config.pretend.and_then(|pretend| pretend.memory));
-    let sample = sampler.take(Moment::START, None, Traffic::default());
+    let mut sampler = Sampler::new(root, place, config.pretend.and_then(|pretend| pretend.memory)).with_gpus(gpus);
+    let sample = sampler.take(now, None, Traffic::default());
     let count = sample.runners.as_ref().map(Vec::len).filter(|count| *count > 0);
     let processes = match (count, sampler.runners().is_some_and(Runners::weights_hidden)) {
         (Some(count), false) => Processes::Seen { count },
@@ -125,7 +150,8 @@ async fn sample(root: &Path, driver: &Driver, config: &Config) -> (Sample, SeenS
         (None, _) => Processes::Hidden,
     };
     let started = sampler.runners().and_then(Runners::server).and_then(started);
-    (sample, SeenServer { processes, started })
+    let vram = sampler.gpus().capacity().unwrap_or_default();
+    (sample, SeenServer { processes, started }, Machine { vram, ..crate::run::machine(config) })
 }
 
 /// How a process was started; its environment is only for its own user and for root.

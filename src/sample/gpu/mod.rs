@@ -65,8 +65,16 @@ impl Gpus {
     pub fn read(&mut self, now: Moment) {
         let Some(nvidia) = &mut self.nvidia else { return };
         self.cards = nvidia.read(now).to_vec();
+        let is_awaited = nvidia.is_awaited();
         self.cards.extend(drm::cards(&self.root));
-        self.tell();
+        if !is_awaited {
+            self.tell();
+        }
+    }
+
+    /// Whether the last reading waits for a driver that may still answer.
+    pub fn is_awaited(&self) -> bool {
+        self.nvidia.as_ref().is_some_and(Nvidia::is_awaited)
     }
 
     /// Every card that was seen, readable or not, as the last reading found it.

@@ -17,6 +17,8 @@ pub(super) struct Nvidia {
     source: Source,
     /// As they were found last; those that have a pool keep it until they are known to be gone.
     cards: Vec<Card>,
+    /// Whether it is still to be seen what the last reading found.
+    is_awaited: bool,
     /// Whether the driver has ever named one of our processes.
     names_ours: bool,
 }
@@ -51,16 +53,20 @@ impl Nvidia {
             Ok(watched) => Source::Watched(watched),
             Err(error) => Source::Broken { why: error.to_string() },
         };
-        Nvidia { proc: root.join("proc"), source, cards: Vec::new(), names_ours: false }
+        Nvidia { proc: root.join("proc"), source, cards: Vec::new(), is_awaited: true, names_ours: false }
     }
 
     pub fn read(&mut self, now: Moment) -> &[Card] {
+        self.is_awaited = false;
         let (found, why) = match &mut self.source {
             Source::NoLibrary => (None, None),
             Source::Broken { why } => (None, Some(why.clone())),
             Source::Watched(watched) => match watched.ask(now) {
                 Answer::Latest(found) => (Some(found.clone()), None),
-                Answer::Awaited => (None, Some("the driver has not answered yet".to_owned())),
+                Answer::Awaited => {
+                    self.is_awaited = true;
+                    (None, Some("the driver has not answered yet".to_owned()))
+                }
                 Answer::Hung => (None, Some("the driver does not answer".to_owned())),
                 Answer::Ended => (None, Some("the library made its thread fail".to_owned())),
             },
@@ -152,6 +158,11 @@ impl Nvidia {
 
     fn is_first_namespace(&self) -> bool {
         std::fs::read_link(self.proc.join("self/ns/pid")).is_ok_and(|name| name == Path::new(FIRST_NAMESPACE))
+    }
+
+    /// Whether the driver may still answer what it was asked last. Until then the cards are unknown, which is no news.
+    pub fn is_awaited(&self) -> bool {
+        self.is_awaited
     }
 
     /// Whether there is a library, and with it a thread.

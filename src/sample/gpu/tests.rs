@@ -96,6 +96,12 @@ fn an_old_kernel_s_apu_is_known_by_how_little_was_cut_off() {
     let tree = Copied::of("gpu-amd-apu");
     tree.remove("sys/class/drm/card0/device/hwmon");
     assert_eq!(read(tree.root()).cards[0].memory, Memory::Main);
+    let cut_off = "sys/class/drm/card0/device/mem_info_vram_total";
+    tree.edit(cut_off, "536870912", "8589934592");
+    assert_eq!(read(tree.root()).cards[0].kind, Kind::Discrete, "nothing says otherwise");
+    let tree = Copied::of("gpu-amd-apu");
+    tree.edit(cut_off, "536870912", "8589934592");
+    assert_eq!(read(tree.root()).cards[0].memory, Memory::Main, "it says so");
     let tree = Copied::of("gpu-amd-discrete");
     tree.remove("sys/class/drm/card1/device/mem_busy_percent");
     assert_eq!(read(tree.root()).cards[0].kind, Kind::Discrete);

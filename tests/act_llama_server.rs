@@ -16,7 +16,7 @@ use tierkeeper::act::error::ActError;
 use tierkeeper::act::find::{find, identify};
 use tierkeeper::act::{Driver, Kept, ResidentState};
 use tierkeeper::config::ServerKind;
-use tierkeeper::footprint::Footprint;
+use tierkeeper::decide::input::ModelFacts;
 use tierkeeper::policy::Rung;
 use tierkeeper::units::Bytes;
 use tokio::time::{Instant, timeout};
@@ -165,9 +165,9 @@ async fn a_model_whose_size_is_unknown_has_no_bound_and_an_embedding_model_is_no
         .route("/props", get(move || async move { axum::Json(props) }));
     let facts = driver(routes).await.facts().await.unwrap();
     assert_eq!(facts.models_max, None, "zero is without limit");
-    let bound = |size| Some(Footprint::from_file_size(Bytes(size)));
-    let expected = [("one", bound(1000)), ("two", bound(500)), ("half", None), ("elsewhere", None)];
-    let expected = expected.into_iter().chain([("told", bound(700)), ("empty", None)]);
+    let bound = |size| ModelFacts::of_files(Bytes(size));
+    let expected = [("one", bound(1000)), ("two", bound(500)), ("half", ModelFacts::default()), ("elsewhere", ModelFacts::default())];
+    let expected = expected.into_iter().chain([("told", bound(700)), ("empty", ModelFacts::default())]);
     assert_eq!(facts.models, expected.map(|(name, bound)| (name.to_owned(), bound)).collect());
 }
 

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tierkeeper::act::error::ActError;
 use tierkeeper::act::{Driver, Kept, Resident, ResidentState};
 use tierkeeper::config::ServerKind;
-use tierkeeper::footprint::Footprint;
+use tierkeeper::decide::input::ModelFacts;
 use tierkeeper::policy::Rung;
 use tierkeeper::units::Bytes;
 use tokio::time::{Instant, timeout};
@@ -72,8 +72,8 @@ async fn its_facts_are_its_version_and_a_bound_for_every_model() {
     assert_eq!(facts.version, "Ollama 0.0.0");
     assert_eq!(facts.models_max, None);
     assert_eq!(facts.models.keys().collect::<Vec<_>>(), ["mai-large:latest", "mai-medium:latest", "mai-small:latest"]);
-    let large = Footprint::from_file_size(Bytes(1_362_309_016));
-    assert_eq!(facts.models["mai-large:latest"], Some(large));
+    let large = ModelFacts::of_files(Bytes(1_362_309_016));
+    assert_eq!(facts.models["mai-large:latest"], large);
     assert_eq!(driver(&fake).alive().await.unwrap(), facts.version);
 }
 
@@ -101,8 +101,8 @@ async fn a_loaded_model_of_size_zero_is_not_taken_for_a_small_one() {
     let driver = driver(&fake);
     driver.load(&rung("mai-small", None)).await.unwrap();
     assert_eq!(shown(&fake).await["size"], 0);
-    let bound = driver.facts().await.unwrap().models["mai-small:latest"];
-    assert_eq!(bound, Some(Footprint::from_file_size(Bytes(39_586_263))));
+    let bound = driver.facts().await.unwrap().models.remove("mai-small:latest");
+    assert_eq!(bound, Some(ModelFacts::of_files(Bytes(39_586_263))));
 }
 
 /// The trap: a load lives as long as the connection that asked for it.
@@ -369,8 +369,8 @@ async fn what_cannot_be_a_rung_is_left_out_and_an_unknown_size_has_no_bound() {
         { "name": "huge:cloud", "size": 384, "remote_host": "https://example.com" },
     ]);
     let facts = scripted(json!({}), tags, vec![]).await.facts().await.unwrap();
-    let bound = Some(Footprint::from_file_size(Bytes(1000)));
-    let expected = [("old:latest", bound), ("unknown:latest", None), ("both:latest", bound)];
+    let bound = || ModelFacts::of_files(Bytes(1000));
+    let expected = [("old:latest", bound()), ("unknown:latest", ModelFacts::default()), ("both:latest", bound())];
     assert_eq!(facts.models, expected.map(|(name, bound)| (name.to_owned(), bound)).into());
 }
 

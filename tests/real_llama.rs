@@ -13,7 +13,7 @@ use tierkeeper::act::find::identify;
 use tierkeeper::act::{Driver, Kept, ResidentState};
 use tierkeeper::cli::demo::models;
 use tierkeeper::config::ServerKind;
-use tierkeeper::footprint::Footprint;
+use tierkeeper::decide::input::ModelFacts;
 use tierkeeper::policy::Rung;
 use tierkeeper::units::Bytes;
 use tokio::time::{sleep, timeout};
@@ -101,7 +101,7 @@ async fn it_is_recognised_and_its_facts_are_read() {
     assert_eq!(facts.models_max, Some(2));
     assert_eq!(facts.models.keys().collect::<Vec<_>>(), ["a", "b", "broken"]);
     let size = std::fs::metadata(router.models.path().join("a.gguf")).unwrap().len();
-    assert_eq!(facts.models["a"], Some(Footprint::from_file_size(Bytes(size))));
+    assert_eq!(facts.models["a"], ModelFacts::of_files(Bytes(size)));
 }
 
 #[tokio::test]

@@ -16,8 +16,7 @@ use super::error::ActError;
 use super::http::{Http, Reply};
 use super::insist::{GIVEN_UP_AFTER, Insistence};
 use super::{Kept, Resident, ResidentState};
-use crate::decide::input::ServerFacts;
-use crate::footprint::Footprint;
+use crate::decide::input::{ModelFacts, ServerFacts};
 use crate::policy::Rung;
 use crate::units::Bytes;
 
@@ -132,7 +131,7 @@ impl LlamaServer {
         for model in self.list().await? {
             if !model.embeds() {
                 let size = model.size().await;
-                facts.models.insert(model.id, size.map(Footprint::from_file_size));
+                facts.models.insert(model.id, size.map_or_else(ModelFacts::default, ModelFacts::of_files));
             }
         }
         Ok(facts)

@@ -18,8 +18,7 @@ use super::error::ActError;
 use super::http::{Http, Reply};
 use super::insist::{GIVEN_UP_AFTER, Insistence};
 use super::{Kept, Resident, ResidentState};
-use crate::decide::input::ServerFacts;
-use crate::footprint::Footprint;
+use crate::decide::input::{ModelFacts, ServerFacts};
 use crate::policy::Rung;
 use crate::units::Bytes;
 
@@ -295,8 +294,8 @@ fn preload(rung: &Rung, context: Option<u32>) -> Value {
     request
 }
 
-fn upper_bound(size: u64) -> Option<Footprint> {
-    (size > 0).then(|| Footprint::from_file_size(Bytes(size)))
+fn upper_bound(size: u64) -> ModelFacts {
+    if size > 0 { ModelFacts::of_files(Bytes(size)) } else { ModelFacts::default() }
 }
 
 /// The name as the lists have it: with its tag, and without the parts that are the default.

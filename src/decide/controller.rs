@@ -297,7 +297,7 @@ impl Controller {
     }
 
     pub(super) fn footprint(&self, rung: &Rung) -> Option<Footprint> {
-        let told = self.server.as_ref()?.models.get(&rung.model).copied().flatten()?;
+        let told = self.server.as_ref()?.models.get(&rung.model)?.bound(rung.context)?;
         let learned = self.learned.get(&rung.model).copied().unwrap_or_default();
         Some(Footprint { memory: told.memory.max(learned.memory), vram: told.vram.max(learned.vram) })
     }

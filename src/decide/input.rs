@@ -6,9 +6,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::classify::tier::Machine;
-use crate::footprint::Footprint;
+use crate::footprint::{Footprint, Sizing};
 use crate::policy::Policy;
 use crate::sample::Sample;
+use crate::units::Bytes;
 
 /// The closed set of what the Controller hears. Rungs are named as in the command that is answered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,9 +65,32 @@ pub enum Input {
 pub struct ServerFacts {
     /// Its name and version, as it says.
     pub version: String,
-    /// The upper bound of what each of its models takes, by the server's name for it. A model that is not here is not
-    /// there; one whose bound is `None` is there and its size is unknown.
-    pub models: BTreeMap<String, Option<Footprint>>,
+    /// What is known of each of its models, by the server's name for it. A model that is not here is not there.
+    pub models: BTreeMap<String, ModelFacts>,
     /// How many models it can hold at once; `None` when it does not say.
     pub models_max: Option<u32>,
+}
+
+/// What is known of one of a server's models.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelFacts {
+    /// How much of each pool it takes, by the context that it is loaded with. `None` when its size is unknown.
+    pub sizing: Option<Sizing>,
+}
+
+impl ModelFacts {
+    /// Given by a test or a trace, and so exact whatever the context.
+    pub fn exact(footprint: Footprint) -> Self {
+        ModelFacts { sizing: Some(Sizing::Exact(footprint)) }
+    }
+
+    /// Of a model of which nothing but the size of its files is known.
+    pub fn of_files(size: Bytes) -> Self {
+        ModelFacts { sizing: Some(Sizing::Files(size)) }
+    }
+
+    /// What it takes at most with this context; without one, with the context that the server gives it.
+    pub fn bound(&self, context: Option<u32>) -> Option<Footprint> {
+        self.sizing.as_ref().map(|sizing| sizing.at(context))
+    }
 }

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::command::Command;
 use super::controller::{Adopt, Controller};
-use super::input::{Input, ServerFacts};
+use super::input::{Input, ModelFacts, ServerFacts};
 use super::phase::Phase;
 use crate::classify::tier::Machine;
 use crate::footprint::Footprint;
@@ -28,7 +28,7 @@ fn policy(sleep: bool, cut: bool) -> Policy {
 
 fn facts() -> ServerFacts {
     let bound = |(name, gib): &(&str, u64)| {
-        (format!("{name}:1b"), Some(Footprint { memory: Bytes::gib(*gib), vram: Bytes::ZERO }))
+        (format!("{name}:1b"), ModelFacts::exact(Footprint { memory: Bytes::gib(*gib), vram: Bytes::ZERO }))
     };
     ServerFacts { version: "random".to_owned(), models: SIZES.iter().map(bound).collect(), models_max: Some(2) }
 }

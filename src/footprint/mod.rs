@@ -25,3 +25,23 @@ impl Footprint {
         Footprint { memory: Bytes(size.0.saturating_add(size.0 / 5)) + Bytes::mib(300), vram: Bytes::ZERO }
     }
 }
+
+/// What is known of how much a model takes: a function of its context, kept as data so that a recording holds it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sizing {
+    /// Given by a test or a trace.
+    Exact(Footprint),
+    /// Nothing but the size of its files is known.
+    Files(Bytes),
+}
+
+impl Sizing {
+    /// The upper bound with this context; without one, with the context that the server gives the model by itself.
+    pub fn at(&self, _context: Option<u32>) -> Footprint {
+        match self {
+            Sizing::Exact(footprint) => *footprint,
+            Sizing::Files(size) => Footprint::from_file_size(*size),
+        }
+    }
+}

@@ -12,7 +12,7 @@ use crate::act::error::ActError;
 use crate::act::find::{USUAL_ADDRESSES, find, identify};
 use crate::act::{self, Driver};
 use crate::config::{ServerConfig, ServerKind};
-use crate::decide::input::{Input, ServerFacts};
+use crate::decide::input::{Input, ModelFacts, ServerFacts};
 use crate::footprint::Footprint;
 use crate::policy::{Policy, Rung};
 use crate::sample::{Resident, ResidentState};
@@ -75,14 +75,14 @@ pub async fn made_policy(driver: &Driver) -> Policy {
 /// What is known of the server, also under these names, as the policy writes them.
 pub async fn facts(driver: &Driver, names: &[String]) -> Result<ServerFacts, ActError> {
     let mut facts = driver.facts().await?;
-    let known: BTreeMap<String, Option<Footprint>> = std::mem::take(&mut facts.models);
+    let known: BTreeMap<String, ModelFacts> = std::mem::take(&mut facts.models);
     for name in names {
         match known.get(&driver.listed_name(name)) {
-            Some(bound) => {
-                if bound.is_none() {
+            Some(model) => {
+                if model.sizing.is_none() {
                     tracing::warn!(message = "The size of a model is not known, so it is not chosen.", model = %name);
                 }
-                facts.models.insert(name.clone(), *bound);
+                facts.models.insert(name.clone(), model.clone());
             }
             None => tracing::warn!(message = "The server does not have a model of the policy.", model = %name),
         }
@@ -93,7 +93,7 @@ pub async fn facts(driver: &Driver, names: &[String]) -> Result<ServerFacts, Act
 
 fn ladder_of(facts: &ServerFacts) -> Vec<Rung> {
     let mut models: Vec<(&String, Footprint)> =
-        facts.models.iter().filter_map(|(name, bound)| bound.map(|bound| (name, bound))).collect();
+        facts.models.iter().filter_map(|(name, model)| model.bound(None).map(|bound| (name, bound))).collect();
     models.sort_by_key(|(_, bound)| std::cmp::Reverse(bound.memory));
     models.into_iter().map(|(name, _)| Rung { name: name.clone(), model: name.clone(), context: None }).collect()
 }

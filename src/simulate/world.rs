@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::classify::tier::Machine;
 use crate::decide::command::Command;
-use crate::decide::input::{Input, ServerFacts};
+use crate::decide::input::{Input, ModelFacts, ServerFacts};
 use crate::footprint::Footprint;
 use crate::policy::{Amounts, Policy, Rung, TestMachine, TimelineEntry};
 use crate::sample::{ProcessMemory, Reading, Resident, ResidentState, Sample, Stall, Traffic};
@@ -99,7 +99,8 @@ impl World {
         let machine = Machine { memory: self.machine.memory, cores: self.machine.cores, vram: self.machine.vram };
         let exact = |rung: &Arc<Rung>| {
             let footprint = self.machine.footprint.get(&rung.name);
-            (rung.model.clone(), footprint.map(|amounts| Footprint { memory: amounts.memory, vram: amounts.vram }))
+            let footprint = footprint.map(|amounts| Footprint { memory: amounts.memory, vram: amounts.vram });
+            (rung.model.clone(), footprint.map_or_else(ModelFacts::default, ModelFacts::exact))
         };
         let facts = ServerFacts {
             version: "simulated".to_owned(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tierkeeper::classify::tier::Machine;
 use tierkeeper::decide::command::Command;
 use tierkeeper::decide::controller::{Adopt, Controller};
-use tierkeeper::decide::input::{Input, ServerFacts};
+use tierkeeper::decide::input::{Input, ModelFacts, ServerFacts};
 use tierkeeper::decide::notice::Notice;
 use tierkeeper::footprint::Footprint;
 use tierkeeper::policy::{Policy, Rung};
@@ -61,7 +61,7 @@ async fn a_load_that_hangs_does_not_keep_the_sidecar_from_ending() {
 fn until_given_up(runners: Option<Vec<ProcessMemory>>) -> (Span, Vec<Command>) {
     let rung = |name: &str| Rung { name: name.to_owned(), model: name.to_owned(), context: None };
     let policy = Arc::new(Policy::for_ladder(vec![rung("large"), rung("small")]).unwrap());
-    let bound = |gib| Some(Footprint { memory: Bytes::gib(gib), vram: Bytes::ZERO });
+    let bound = |gib| ModelFacts::exact(Footprint { memory: Bytes::gib(gib), vram: Bytes::ZERO });
     let facts = ServerFacts {
         version: "one that hangs".to_owned(),
         models: [("large".to_owned(), bound(4)), ("small".to_owned(), bound(1))].into(),

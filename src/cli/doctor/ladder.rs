@@ -44,7 +44,7 @@ fn of_rung(rung: &Rung, driver: &Driver, facts: &ServerFacts, rooms: &[Room]) ->
     let Some(known) = facts.models.get(&driver.listed_name(model)) else {
         return Finding::wrong(&rung.name, format!("the server does not have {model}"), get);
     };
-    let Some(need) = known else {
+    let Some(need) = known.bound(rung.context) else {
         let mend = match driver.kind() {
             ServerKind::Ollama => get,
             ServerKind::LlamaServer => {
@@ -58,7 +58,7 @@ fn of_rung(rung: &Rung, driver: &Driver, facts: &ServerFacts, rooms: &[Room]) ->
     } else {
         format!("{model}, up to {} of memory", need.memory)
     };
-    match shortage(rooms, need, Limit::Ceiling) {
+    match shortage(rooms, &need, Limit::Ceiling) {
         None => Finding::fine(&rung.name, format!("{most}: fits now")),
         Some(short) => {
             Finding::absent(&rung.name, format!("{most}: {} of {} is missing now", short.missing, short.pool))

@@ -2,6 +2,9 @@
 //!
 //! Until footprints are computed from the model's metadata, the size of its file is all that is used.
 
+pub mod key;
+pub mod sightings;
+
 use serde::{Deserialize, Serialize};
 
 use crate::units::Bytes;

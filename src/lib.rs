@@ -22,6 +22,8 @@ pub mod gateway;
 #[cfg(feature = "shell")]
 pub mod tell;
 #[cfg(feature = "shell")]
+pub mod store;
+#[cfg(feature = "shell")]
 pub mod admin;
 #[cfg(feature = "shell")]
 pub mod run;

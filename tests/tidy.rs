@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
 /// A room, and the rooms that it may name beside itself.
-const ROOMS: [(&str, &[&str]); 14] = [
+const ROOMS: [(&str, &[&str]); 15] = [
     ("units", &[]),
     ("policy", &["units"]),
     ("footprint", &["units"]),
@@ -22,6 +22,7 @@ const ROOMS: [(&str, &[&str]); 14] = [
     ("act", &["units", "policy", "footprint", "decide", "config"]),
     ("gateway", &["units", "policy", "decide", "config"]),
     ("tell", &["units", "policy", "decide", "config"]),
+    ("store", &["units", "footprint", "config"]),
     ("admin", &["units", "policy", "decide", "config"]),
     (
         "run",
@@ -37,6 +38,7 @@ const ROOMS: [(&str, &[&str]); 14] = [
             "act",
             "gateway",
             "tell",
+            "store",
             "admin",
         ],
     ),
@@ -54,6 +56,7 @@ const ROOMS: [(&str, &[&str]); 14] = [
             "act",
             "gateway",
             "tell",
+            "store",
             "admin",
             "run",
         ],

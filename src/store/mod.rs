@@ -1,0 +1,124 @@
+//! Store: what was learned -> one SQLite file, from which the next run has it back.
+//!
+//! The file is its owner's: `sqlite3 tierkeeper.db 'select * from learned'` answers in words and units. A thread of its
+//! own writes; whoever hands it something never waits, and when it does not keep up the oldest of what waits is dropped
+//! and counted. Nothing in the file is worth a failure of the program: without it everything is learned once more.
+//!
+//! Two instances may share the file. SQLite lets one of them write at a time and the other wait for it (at most
+//! `BUSY_MAX`); of two values under one key the later one stays.
+
+pub mod error;
+pub mod speed;
+
+mod file;
+mod queue;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use self::error::StoreError;
+use self::file::File;
+use self::queue::Queue;
+use self::speed::Measured;
+use crate::footprint::sightings::Learned;
+
+/// How many values may wait to be written.
+pub const WAITING_MAX: usize = 256;
+/// How long another instance may hold the file before a write is given up.
+pub const BUSY_MAX: Duration = Duration::from_secs(5);
+
+/// A value to be written. One under a key takes the place of the one before it, in the file as in the queue.
+#[derive(Clone, Debug, PartialEq)]
+enum Value {
+    Learned(Learned),
+    Measured(Measured),
+}
+
+/// The file, and the thread that writes it. Dropping it writes what still waits.
+#[derive(Debug)]
+pub struct Store {
+    queue: Arc<Queue<Value>>,
+    failed: Arc<AtomicU64>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// A store, and what was in it.
+#[derive(Debug)]
+pub struct Opened {
+    pub store: Store,
+    pub learned: Vec<Learned>,
+    /// Where a file that could not be read was put.
+    pub set_aside: Option<std::path::PathBuf>,
+}
+
+impl Store {
+    /// Opens the file and reads what was learned. It makes the file and its folder where they are missing, and sets a
+    /// file aside that is broken. It blocks for as long as the disk does.
+    pub fn open(path: &Path) -> Result<Opened, StoreError> {
+        let (file, set_aside) = match File::open(path) {
+            Err(StoreError::Broken { why, .. }) => {
+                let aside = file::set_aside(path, &why)?;
+                (File::open(path)?, Some(aside))
+            }
+            opened => (opened?, None),
+        };
+        let learned = file.learned()?;
+        let (queue, failed) = (Arc::new(Queue::new(WAITING_MAX)), Arc::new(AtomicU64::new(0)));
+        let (taken, counted) = (Arc::clone(&queue), Arc::clone(&failed));
+        let thread =
+            std::thread::Builder::new().name("store".to_owned()).spawn(move || write_all(file, &taken, &counted));
+        let thread = thread.map_err(|source| StoreError::Thread { source })?;
+        Ok(Opened { store: Store { queue, failed, thread: Some(thread) }, learned, set_aside })
+    }
+
+    /// Keeps what was learned of a model, in place of what was kept under its key. It never waits.
+    pub fn remember(&self, learned: Learned) {
+        self.queue.put(Value::Learned(learned));
+    }
+
+    /// Keeps how quick a model was measured to be. It never waits.
+    pub fn remember_speed(&self, measured: Measured) {
+        self.queue.put(Value::Measured(measured));
+    }
+
+    /// Values that were dropped because too many waited, and values that could not be written.
+    pub fn lost(&self) -> u64 {
+        self.queue.dropped() + self.failed.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.queue.close();
+        if let Some(thread) = self.thread.take() {
+            // It has nothing to hand back, and a panic of it was its own.
+            drop(thread.join());
+        }
+    }
+}
+
+fn write_all(mut file: File, queue: &Queue<Value>, failed: &AtomicU64) {
+    let mut said = false;
+    while let Some(value) = queue.take() {
+        let written = match &value {
+            Value::Learned(learned) => file.write_learned(learned),
+            Value::Measured(measured) => file.write_measured(measured),
+        };
+        match written {
+            Ok(()) => said = false,
+            Err(error) => {
+                failed.fetch_add(1, Ordering::Relaxed);
+                if !said {
+                    tracing::warn!(message = "What was learned could not be kept; it is learned anew in the next run.", %error);
+                }
+                said = true;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,172 @@
+//! A file that is new, ours, somebody else's, of another version, broken, full or in use.
+
+use std::path::PathBuf;
+
+use rusqlite::Connection;
+use tempfile::TempDir;
+
+use super::speed::Speed;
+use super::*;
+use crate::footprint::Footprint;
+use crate::footprint::key::{FootprintKey, Weights};
+use crate::footprint::sightings::Sightings;
+use crate::units::{Bytes, Span};
+
+fn folder() -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state/tierkeeper.db");
+    (folder, path)
+}
+
+fn key(model: &str) -> FootprintKey {
+    FootprintKey {
+        server: "Ollama 0.33.1".to_owned(),
+        model: model.to_owned(),
+        digest: Some("a1b2".to_owned()),
+        context: Some(8192),
+        weights: Some(Weights::Copied),
+        ..FootprintKey::default()
+    }
+}
+
+fn learned(model: &str, mib: &[u64]) -> Learned {
+    let seen = |mib: &u64| Footprint { memory: Bytes::mib(*mib), vram: Bytes::mib(1) };
+    Learned { key: key(model), sightings: Sightings::of(mib.iter().map(seen)) }
+}
+
+fn opened(path: &Path) -> Opened {
+    Store::open(path).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn count(path: &Path, query: &str) -> i64 {
+    Connection::open(path).unwrap().query_row(query, [], |row| row.get(0)).unwrap()
+}
+
+#[test]
+fn what_was_learned_is_there_in_the_next_run() {
+    let (_folder, path) = folder();
+    let first = opened(&path);
+    assert_eq!((first.learned, first.set_aside), (vec![], None));
+    first.store.remember(learned("a", &[1]));
+    first.store.remember(learned("b", &[7]));
+    first.store.remember(learned("a", &[1, 2, 3]));
+    assert_eq!(first.store.lost(), 0);
+    drop(first.store);
+    let second = opened(&path);
+    assert_eq!(second.learned, [learned("a", &[1, 2, 3]), learned("b", &[7])]);
+}
+
+#[test]
+fn it_can_be_asked_by_hand_in_words_and_units() {
+    let (_folder, path) = folder();
+    let store = opened(&path).store;
+    store.remember(learned("qwen3:4b", &[3000, 2900]));
+    let speed = Speed { load_ms: Some(Span::ms(1200)), predicted_tokens_per_second: Some(41.27), ..Speed::default() };
+    store.remember_speed(Measured { key: key("qwen3:4b"), speed });
+    drop(store);
+    let database = Connection::open(&path).unwrap();
+    let query =
+        "SELECT model, context_tokens, sightings, memory_mib, load_ms, predicted_tokens_per_second FROM learned";
+    let row = database
+        .query_row(query, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?)));
+    let row: (String, u32, u32, f64, u32, f64) = row.unwrap();
+    assert_eq!(row, ("qwen3:4b".to_owned(), 8192, 2, 3000.0, 1200, 41.3));
+    assert_eq!(count(&path, "PRAGMA user_version"), 1);
+}
+
+#[test]
+fn a_file_of_a_newer_version_is_left_as_it_is() {
+    let (_folder, path) = folder();
+    drop(opened(&path));
+    Connection::open(&path).unwrap().pragma_update(None, "user_version", 9).unwrap();
+    let before = std::fs::read(&path).unwrap();
+    let refused = Store::open(&path).unwrap_err();
+    assert!(matches!(refused, StoreError::Newer { found: 9, known: 1, .. }), "{refused}");
+    assert!(refused.to_string().contains("store: PATH"), "{refused}");
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+}
+
+#[test]
+fn the_database_of_another_program_is_left_as_it_is() {
+    let (_folder, path) = folder();
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    Connection::open(&path).unwrap().execute_batch("CREATE TABLE theirs (a); INSERT INTO theirs VALUES (1)").unwrap();
+    let refused = Store::open(&path).unwrap_err();
+    assert!(matches!(refused, StoreError::NotOurs { .. }), "{refused}");
+    assert_eq!(count(&path, "SELECT count(*) FROM theirs"), 1);
+}
+
+#[test]
+fn a_broken_file_is_set_aside_and_kept_and_a_new_one_begun() {
+    let (_folder, path) = folder();
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(&path, b"this was never a database, and it is long enough to be looked at as one").unwrap();
+    let first = opened(&path);
+    let aside = first.set_aside.unwrap();
+    assert!(std::fs::read(&aside).unwrap().starts_with(b"this was never"), "{}", aside.display());
+    first.store.remember(learned("a", &[1]));
+    drop(first.store);
+    // A page of a whole database is overwritten.
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[4096..8192].fill(0xA5);
+    std::fs::write(&path, bytes).unwrap();
+    let second = opened(&path);
+    assert_eq!(second.learned, []);
+    assert_ne!(second.set_aside.unwrap(), aside, "the one before is still there");
+}
+
+#[test]
+fn a_place_that_cannot_be_written_says_what_to_do() {
+    let (folder, _path) = folder();
+    let file = folder.path().join("a-file");
+    std::fs::write(&file, b"").unwrap();
+    let refused = Store::open(&file.join("tierkeeper.db")).unwrap_err();
+    assert!(matches!(refused, StoreError::Unwritable { .. }), "{refused}");
+    assert!(refused.to_string().contains("store: PATH"), "{refused}");
+    let refused = Store::open(folder.path()).unwrap_err();
+    assert!(matches!(refused, StoreError::Unwritable { .. }), "a folder is no file: {refused}");
+}
+
+#[test]
+fn a_file_that_another_holds_is_written_when_it_lets_go_and_nobody_waits_for_it() {
+    let (_folder, path) = folder();
+    let store = opened(&path).store;
+    let other = Connection::open(&path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let most = WAITING_MAX as u64;
+    for mib in 0..most + 100 {
+        store.remember(learned("a", &[mib]));
+    }
+    // One may be with the writer, who waits.
+    let lost = store.lost();
+    assert!((99..=100).contains(&lost), "{lost}");
+    other.execute_batch("COMMIT").unwrap();
+    drop(store);
+    assert_eq!(opened(&path).learned, [learned("a", &[most + 99])], "the newest is kept");
+}
+
+#[test]
+fn two_instances_share_a_file() {
+    let (_folder, path) = folder();
+    let (one, other) = (opened(&path).store, opened(&path).store);
+    for mib in 0..50 {
+        one.remember(learned("a", &[mib]));
+        other.remember(learned("b", &[mib]));
+    }
+    drop(one);
+    drop(other);
+    assert_eq!(opened(&path).learned, [learned("a", &[49]), learned("b", &[49])]);
+}
+
+#[test]
+fn models_that_were_seen_longest_ago_are_forgotten_beyond_a_number() {
+    let (_folder, path) = folder();
+    drop(opened(&path));
+    let add = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 600)
+               INSERT INTO models (key, server, model, seen_unix_seconds)
+               SELECT 'server=s model=' || i, 's', i, i FROM n";
+    Connection::open(&path).unwrap().execute_batch(add).unwrap();
+    drop(opened(&path));
+    assert_eq!(count(&path, "SELECT count(*) FROM models"), 500);
+    assert_eq!(count(&path, "SELECT min(seen_unix_seconds) FROM models"), 101);
+}

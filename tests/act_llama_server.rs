@@ -165,10 +165,20 @@ async fn a_model_whose_size_is_unknown_has_no_bound_and_an_embedding_model_is_no
         .route("/props", get(move || async move { axum::Json(props) }));
     let facts = driver(routes).await.facts().await.unwrap();
     assert_eq!(facts.models_max, None, "zero is without limit");
-    let bound = |size| ModelFacts::of_files(Bytes(size));
-    let expected = [("one", bound(1000)), ("two", bound(500)), ("half", ModelFacts::default()), ("elsewhere", ModelFacts::default())];
-    let expected = expected.into_iter().chain([("told", bound(700)), ("empty", ModelFacts::default())]);
-    assert_eq!(facts.models, expected.map(|(name, bound)| (name.to_owned(), bound)).collect());
+    let bound = |size| ModelFacts::of_files(Bytes(size)).bound(None);
+    let found: Vec<_> = facts.models.iter().map(|(name, model)| (name.as_str(), model.bound(None))).collect();
+    let expected = [
+        ("elsewhere", None),
+        ("empty", None),
+        ("half", None),
+        ("one", bound(1000)),
+        ("told", bound(700)),
+        ("two", bound(500)),
+    ];
+    assert_eq!(found, expected);
+    let digest = |name: &str| facts.models[name].key.clone().and_then(|key| key.digest);
+    assert!(digest("two").is_some_and(|digest| digest.starts_with("500-")), "{:?}", digest("two"));
+    assert_eq!([digest("elsewhere"), digest("told"), digest("half")], [None, None, None], "nothing tells them apart");
 }
 
 #[tokio::test]

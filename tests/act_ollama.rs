@@ -73,7 +73,10 @@ async fn its_facts_are_its_version_and_a_bound_for_every_model() {
     assert_eq!(facts.models_max, None);
     assert_eq!(facts.models.keys().collect::<Vec<_>>(), ["mai-large:latest", "mai-medium:latest", "mai-small:latest"]);
     let large = ModelFacts::of_files(Bytes(1_362_309_016));
-    assert_eq!(facts.models["mai-large:latest"], large);
+    assert_eq!(facts.models["mai-large:latest"].sizing, large.sizing);
+    let key = facts.models["mai-large:latest"].key.clone().unwrap();
+    assert_eq!(key.server, "Ollama 0.0.0");
+    assert!(key.digest.is_some_and(|digest| digest.len() == 64), "the digest of /api/tags");
     assert_eq!(driver(&fake).alive().await.unwrap(), facts.version);
 }
 
@@ -102,7 +105,7 @@ async fn a_loaded_model_of_size_zero_is_not_taken_for_a_small_one() {
     driver.load(&rung("mai-small", None)).await.unwrap();
     assert_eq!(shown(&fake).await["size"], 0);
     let bound = driver.facts().await.unwrap().models.remove("mai-small:latest");
-    assert_eq!(bound, Some(ModelFacts::of_files(Bytes(39_586_263))));
+    assert_eq!(bound.unwrap().sizing, ModelFacts::of_files(Bytes(39_586_263)).sizing);
 }
 
 /// The trap: a load lives as long as the connection that asked for it.
@@ -369,9 +372,9 @@ async fn what_cannot_be_a_rung_is_left_out_and_an_unknown_size_has_no_bound() {
         { "name": "huge:cloud", "size": 384, "remote_host": "https://example.com" },
     ]);
     let facts = scripted(json!({}), tags, vec![]).await.facts().await.unwrap();
-    let bound = || ModelFacts::of_files(Bytes(1000));
-    let expected = [("old:latest", bound()), ("unknown:latest", ModelFacts::default()), ("both:latest", bound())];
-    assert_eq!(facts.models, expected.map(|(name, bound)| (name.to_owned(), bound)).into());
+    let bound = ModelFacts::of_files(Bytes(1000)).bound(None);
+    let found: Vec<_> = facts.models.iter().map(|(name, model)| (name.as_str(), model.bound(None))).collect();
+    assert_eq!(found, [("both:latest", bound), ("old:latest", bound), ("unknown:latest", None)]);
 }
 
 #[test]

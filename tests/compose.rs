@@ -70,6 +70,21 @@ fn the_policy_beside_the_settings_is_valid() {
 }
 
 #[test]
+fn what_was_learned_is_kept_in_a_volume_that_our_user_may_write() {
+    let store = loaded(environment("ollama.yaml")).config.store.expect("the settings say where");
+    let folder = store.parent().expect("a folder").display().to_string();
+    let file: Value = serde_yaml::from_str(&text("ollama.yaml")).expect("a compose file is YAML");
+    let mounts = service("ollama.yaml")["volumes"].clone();
+    let mounted = |mount: &Value| mount.as_str()?.strip_suffix(&format!(":{folder}")).map(str::to_owned);
+    let volume =
+        mounts.as_sequence().expect("a list").iter().find_map(mounted).expect("it is mounted, and not read-only");
+    assert!(file["volumes"].get(&volume).is_some(), "a volume of this name");
+    let made = text("Dockerfile").lines().position(|line| line == format!("RUN install -d -o 65532 -g 65532 {folder}"));
+    let user = text("Dockerfile").lines().position(|line| line == "USER 65532:65532");
+    assert!(made.is_some() && made < user, "made by root, for our user");
+}
+
+#[test]
 fn the_persona_is_one_that_the_image_carries() {
     let path = loaded(environment("ollama.yaml")).config.tell.persona.expect("the compose file names a persona");
     let carried = path.strip_prefix("/usr/share/tierkeeper/personas").expect("in the image's folder");

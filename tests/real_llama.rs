@@ -14,6 +14,7 @@ use tierkeeper::act::{Driver, Kept, ResidentState};
 use tierkeeper::cli::demo::models;
 use tierkeeper::config::ServerKind;
 use tierkeeper::decide::input::ModelFacts;
+use tierkeeper::footprint::key::Weights;
 use tierkeeper::policy::Rung;
 use tierkeeper::units::Bytes;
 use tokio::time::{sleep, timeout};
@@ -101,7 +102,10 @@ async fn it_is_recognised_and_its_facts_are_read() {
     assert_eq!(facts.models_max, Some(2));
     assert_eq!(facts.models.keys().collect::<Vec<_>>(), ["a", "b", "broken"]);
     let size = std::fs::metadata(router.models.path().join("a.gguf")).unwrap().len();
-    assert_eq!(facts.models["a"], ModelFacts::of_files(Bytes(size)));
+    assert_eq!(facts.models["a"].sizing, ModelFacts::of_files(Bytes(size)).sizing);
+    let key = facts.models["a"].key.clone().unwrap();
+    assert_eq!((key.context, key.weights), (Some(1024), Some(Weights::Mapped)), "{key}");
+    assert!(key.digest.is_some_and(|digest| digest.starts_with(&format!("{size}-"))), "by its file");
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use reqwest::redirect::Policy;
 use reqwest::{Method, RequestBuilder, Response, Url};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::error::ActError;
 
@@ -78,6 +79,27 @@ impl Http {
         self.send(path, self.ask(Method::POST, path).json(body)).await
     }
 
+    /// Tells, takes the answer whole, and says when its first bytes came. They are an answer that is streamed.
+    pub(super) async fn post_timed(
+        &self,
+        path: &str,
+        body: &Value,
+        limit: Duration,
+    ) -> Result<(Reply, Duration), ActError> {
+        let url = self.at(path);
+        let asked = Instant::now();
+        let whole = async {
+            let request = self.ask(Method::POST, path).json(body);
+            let response = request.send().await.map_err(|error| unreachable(&url, &error))?;
+            let (status, headers) = (response.status().as_u16(), response.headers().clone());
+            let mut first = None;
+            let body = read(&url, response, || first = first.or_else(|| Some(asked.elapsed()))).await?;
+            Ok((Reply { url: url.clone(), status, headers, body }, first.unwrap_or_else(|| asked.elapsed())))
+        };
+        let silent = || ActError::Silent { url: url.clone(), after: limit };
+        tokio::time::timeout(limit, whole).await.unwrap_or_else(|_| Err(silent()))
+    }
+
     /// Opens a stream that the caller reads; the answer has begun with status 200.
     pub(super) async fn open(&self, path: &str, limit: Duration) -> Result<Response, ActError> {
         let url = self.at(path);
@@ -110,7 +132,7 @@ impl Http {
         let url = self.at(path);
         let response = request.send().await.map_err(|error| unreachable(&url, &error))?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let body = read(&url, response).await?;
+        let body = read(&url, response, || {}).await?;
         Ok(Reply { url, status, headers, body })
     }
 }
@@ -144,7 +166,7 @@ impl Reply {
     }
 }
 
-async fn read(url: &str, response: Response) -> Result<Vec<u8>, ActError> {
+async fn read(url: &str, response: Response, mut came: impl FnMut()) -> Result<Vec<u8>, ActError> {
     let mut body = Vec::new();
     let mut chunks = response.bytes_stream();
     while let Some(chunk) = chunks.next().await {
@@ -152,6 +174,7 @@ async fn read(url: &str, response: Response) -> Result<Vec<u8>, ActError> {
         if body.len() + chunk.len() > BODY_MAX {
             return Err(ActError::TooLong { url: url.to_owned(), limit: BODY_MAX });
         }
+        came();
         body.extend_from_slice(&chunk);
     }
     Ok(body)

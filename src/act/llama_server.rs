@@ -15,7 +15,7 @@ use super::changes::{Changes, EventStream};
 use super::error::ActError;
 use super::http::{Http, Reply};
 use super::insist::{GIVEN_UP_AFTER, Insistence};
-use super::{Kept, Resident, ResidentState};
+use super::{Kept, Resident, ResidentState, key};
 use crate::decide::input::{ModelFacts, ServerFacts};
 use crate::policy::Rung;
 use crate::units::Bytes;
@@ -111,6 +111,10 @@ impl LlamaServer {
         Ok(LlamaServer { http: Http::new(url)? })
     }
 
+    pub(super) fn http(&self) -> &Http {
+        &self.http
+    }
+
     pub(super) fn url(&self) -> &str {
         self.http.url()
     }
@@ -130,8 +134,10 @@ impl LlamaServer {
         facts.models_max = props.max_instances.filter(|count| *count > 0);
         for model in self.list().await? {
             if !model.embeds() {
-                let size = model.size().await;
-                facts.models.insert(model.id, size.map_or_else(ModelFacts::default, ModelFacts::of_files));
+                let found = model.size().await.map_or_else(ModelFacts::default, ModelFacts::of_files);
+                let files = model.files();
+                let key = key::of_llama_server(&facts.version, &model.id, &model.status.args, files.as_deref()).await;
+                facts.models.insert(model.id, ModelFacts { key: Some(key), ..found });
             }
         }
         Ok(facts)
@@ -285,6 +291,17 @@ impl Model {
         self.status.args.iter().any(|argument| only.contains(&argument.as_str()))
     }
 
+    /// All files that it is read from, as the server names them.
+    fn files(&self) -> Option<Vec<String>> {
+        let weights = self.argument(&["--model", "-m"])?;
+        let part = |(stem, count): (&str, u32)| -> Vec<String> {
+            (1..=count).map(|part| part_name(stem, part, count)).collect()
+        };
+        let mut files = parts(weights).map_or_else(|| vec![weights.to_owned()], part);
+        files.extend(self.argument(&["--mmproj", "-mm"]).map(str::to_owned));
+        Some(files)
+    }
+
     /// The size of its files where they are on this machine, else what it says of itself when it is loaded.
     async fn size(&self) -> Option<Bytes> {
         let says = self.meta.as_ref().map(|meta| Bytes(meta.size)).filter(|size| size.0 > 0);
@@ -338,9 +355,13 @@ async fn size_of_parts(path: &str) -> Option<Bytes> {
     let Some((stem, count)) = parts(path) else { return size_of(path).await };
     let mut size = Bytes::ZERO;
     for part in 1..=count {
-        size += size_of(&format!("{stem}-{part:05}-of-{count:05}.gguf")).await?;
+        size += size_of(&part_name(stem, part, count)).await?;
     }
     Some(size)
+}
+
+fn part_name(stem: &str, part: u32, count: u32) -> String {
+    format!("{stem}-{part:05}-of-{count:05}.gguf")
 }
 
 fn parts(path: &str) -> Option<(&str, u32)> {

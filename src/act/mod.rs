@@ -9,8 +9,10 @@ pub mod error;
 pub mod find;
 mod http;
 mod insist;
+mod key;
 pub mod llama_server;
 pub mod ollama;
+pub mod probe;
 
 use self::changes::Changes;
 use self::error::ActError;

@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep};
 use super::error::ActError;
 use super::http::{Http, Reply};
 use super::insist::{GIVEN_UP_AFTER, Insistence};
-use super::{Kept, Resident, ResidentState};
+use super::{Kept, Resident, ResidentState, key};
 use crate::decide::input::{ModelFacts, ServerFacts};
 use crate::policy::Rung;
 use crate::units::Bytes;
@@ -70,6 +70,8 @@ struct Installed {
     #[serde(default)]
     size: u64,
     #[serde(default)]
+    digest: Option<String>,
+    #[serde(default)]
     details: Details,
     /// Absent in older versions.
     #[serde(default)]
@@ -98,6 +100,10 @@ impl Ollama {
         Ok(Ollama { http: Http::new(url)? })
     }
 
+    pub(super) fn http(&self) -> &Http {
+        &self.http
+    }
+
     pub(super) fn url(&self) -> &str {
         self.http.url()
     }
@@ -111,7 +117,11 @@ impl Ollama {
         let version = self.version().await?;
         let installed: Listing<Installed> = self.http.get("/api/tags", ANSWER_MAX).await?;
         let models = installed.models.unwrap_or_default().into_iter().filter(Installed::can_be_a_rung);
-        let models = models.map(|model| (model.name, upper_bound(model.size))).collect();
+        let facts = |model: Installed| {
+            let key = Some(key::of_ollama(&version, &model.name, model.digest.as_deref()));
+            (model.name, ModelFacts { key, ..upper_bound(model.size) })
+        };
+        let models = models.map(facts).collect();
         Ok(ServerFacts { version, models, models_max: None })
     }
 

@@ -14,7 +14,7 @@ const KINDS: [Kind; 3] = [
     Kind { name: "persona", keys: &["messages"], check: persona },
     Kind {
         name: "config",
-        keys: &["server", "gateway", "admin", "policy", "tell", "sampling", "pretend", "stop_grace"],
+        keys: &["server", "gateway", "admin", "policy", "tell", "sampling", "store", "pretend", "stop_grace"],
         check: config,
     },
 ];
@@ -141,7 +141,7 @@ mod tests {
         error: `./x.yaml` is none of the files that are known here: no key at its top was found
           a policy has `ladder`
           a persona has `messages`
-          a config has `server` or `gateway` or `admin` or `policy` or `tell` or `sampling` or `pretend` or `stop_grace`
+          a config has `server` or `gateway` or `admin` or `policy` or `tell` or `sampling` or `store` or `pretend` or `stop_grace`
         "#);
     }
 

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 
 use super::{BAD_CONFIGURATION, PlaceArgs, RunArgs, UNREACHABLE, exit, runtime};
 use crate::config::Config;
-use crate::config::load::{Flags, SYSTEM_FILE, Sources, load, user_file};
+use crate::config::load::{Flags, SYSTEM_FILE, Sources, load, state_file, user_file};
 use crate::run::{RunError, Setup, Signal, read_policy};
 use crate::tell::persona::Persona;
 
@@ -69,7 +69,12 @@ pub(super) fn config(explicit: Option<PathBuf>, flags: Flags) -> Result<Config, 
         environment: unicode.filter(ours).collect(),
         flags,
     };
-    load(sources).map(|loaded| loaded.config).map_err(|error| error.render(false))
+    let mut config = load(sources).map_err(|error| error.render(false))?.config;
+    config.store = config.store.or_else(|| {
+        let [state, xdg, home] = ["STATE_DIRECTORY", "XDG_STATE_HOME", "HOME"].map(variable);
+        state_file(state.as_deref(), xdg.as_deref(), home.as_deref())
+    });
+    Ok(config)
 }
 
 /// The config that tells where a running sidecar is.

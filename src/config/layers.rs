@@ -12,7 +12,7 @@ use crate::policy::diagnostic::{Diagnostic, Diagnostics};
 use crate::policy::yaml::{self, Hints, nearest};
 
 /// Every key that a variable can set, and how its text is taken.
-pub(super) const KEYS: [(&str, Form); 21] = [
+pub(super) const KEYS: [(&str, Form); 22] = [
     ("server.url", Form::Text),
     ("server.kind", Form::Text),
     ("gateway.listen", Form::Text),
@@ -31,6 +31,7 @@ pub(super) const KEYS: [(&str, Form); 21] = [
     ("tell.persona", Form::Text),
     ("tell.webhooks", Form::Parsed),
     ("sampling.nvml", Form::Text),
+    ("store", Form::Text),
     ("pretend.memory", Form::Text),
     ("pretend.vram", Form::Text),
     ("stop_grace", Form::Text),

@@ -80,6 +80,17 @@ pub fn user_file(xdg_config_home: Option<&str>, home: Option<&str>) -> Option<Pa
     Some(folder.join("tierkeeper/config.yaml"))
 }
 
+/// Where what was learned is kept when the config does not say: in the folder that systemd gives a service, else in
+/// `$XDG_STATE_HOME/tierkeeper`, or the same under `~/.local/state`.
+pub fn state_file(state_directory: Option<&str>, xdg_state_home: Option<&str>, home: Option<&str>) -> Option<PathBuf> {
+    let absolute = |path: &str| Some(Path::new(path)).filter(|path| path.is_absolute()).map(Path::to_owned);
+    // A service may be given several.
+    let given = state_directory.and_then(|folders| absolute(folders.split(':').next()?));
+    let xdg = || xdg_state_home.and_then(absolute).map(|folder| folder.join("tierkeeper"));
+    let usual = || home.and_then(absolute).map(|home| home.join(".local/state/tierkeeper"));
+    Some(given.or_else(xdg).or_else(usual)?.join("tierkeeper.db"))
+}
+
 /// The config that all sources together make.
 pub fn load(sources: Sources) -> Result<Loaded, ConfigError> {
     let mut layers = Layers::new();

@@ -33,6 +33,8 @@ pub struct Config {
     pub policy: Option<PathBuf>,
     pub tell: TellConfig,
     pub sampling: SamplingConfig,
+    /// The file of what was learned; where the system wants such files when absent.
+    pub store: Option<PathBuf>,
     pub pretend: Option<Pretend>,
     /// How long replies in flight may take to finish when we are asked to stop.
     pub stop_grace: Span,

@@ -31,6 +31,7 @@ pub(super) fn config(settings: Settings, layers: &mut Layers) -> Config {
         policy: settings.policy,
         tell: tell(settings.tell, layers),
         sampling: SamplingConfig { nvml: settings.sampling.nvml },
+        store: settings.store,
         pretend: pretend(&settings.pretend),
         stop_grace: settings.stop_grace.map_or(Span::seconds(30), |grace| grace.amount),
     }

@@ -23,6 +23,8 @@ pub struct Settings {
     pub policy: Option<PathBuf>,
     pub tell: TellSettings,
     pub sampling: SamplingSettings,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store: Option<PathBuf>,
     pub pretend: PretendSettings,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_grace: Option<Quantity<Span>>,
@@ -176,6 +178,7 @@ impl Settings {
             &mut self.admin.token_file,
             &mut self.tell.persona,
             &mut self.sampling.nvml,
+            &mut self.store,
         ];
         let hooks = self.tell.webhooks.iter_mut().flatten().map(|hook| &mut hook.url_file);
         for path in paths.into_iter().chain(hooks).flatten() {

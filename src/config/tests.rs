@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use tempfile::TempDir;
 
 use super::layers::KEYS;
-use super::load::{ConfigError, Flags, Loaded, Sources, load, user_file};
+use super::load::{ConfigError, Flags, Loaded, Sources, load, state_file, user_file};
 use super::settings::Settings;
 use super::{Pretend, ServerKind, WebhookFormat};
 use crate::policy::yaml;
@@ -78,6 +78,18 @@ fn without_any_source_everything_has_its_default() {
 }
 
 #[test]
+fn what_was_learned_is_kept_where_the_system_wants_it() {
+    let file = |state, xdg, home| state_file(state, xdg, home).map(|path| path.display().to_string());
+    let home = Some("/home/mai");
+    assert_eq!(file(Some("/var/lib/tk:/b"), Some("/x"), home).as_deref(), Some("/var/lib/tk/tierkeeper.db"));
+    assert_eq!(file(None, Some("/x"), home).as_deref(), Some("/x/tierkeeper/tierkeeper.db"));
+    let usual = Some("/home/mai/.local/state/tierkeeper/tierkeeper.db");
+    assert_eq!(file(None, None, home).as_deref(), usual);
+    assert_eq!(file(Some(""), Some("relative"), home).as_deref(), usual);
+    assert_eq!(file(None, None, Some("")), None);
+}
+
+#[test]
 fn the_example_holds_exactly_the_defaults_where_it_says_so() {
     let example = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/config/tierkeeper.yaml")).unwrap();
     let (Loaded { config, .. }, _folder) = world().explicit(&example).loaded();
@@ -115,8 +127,9 @@ fn each_layer_covers_the_ones_before_it_key_by_key() {
 #[test]
 fn paths_in_a_file_are_meant_from_where_it_lies_and_others_as_they_stand() {
     let (Loaded { config, .. }, folder) =
-        world().user("policy: laptop.yaml\ntell: { persona: /etc/mai.yaml }\n").loaded();
+        world().user("policy: laptop.yaml\ntell: { persona: /etc/mai.yaml }\nstore: learned.db\n").loaded();
     assert_eq!(config.policy, Some(folder.path().join("laptop.yaml")));
+    assert_eq!(config.store, Some(folder.path().join("learned.db")));
     assert_eq!(config.tell.persona, Some(PathBuf::from("/etc/mai.yaml")));
     let (Loaded { config, .. }, _folder) = world().variable("TIERKEEPER_POLICY", "2026").loaded();
     assert_eq!(config.policy, Some(PathBuf::from("2026")));
@@ -148,6 +161,7 @@ admin: { listen: '127.0.0.1:2', token_file: t, hosts: [h] }
 policy: p
 tell: { persona: p, webhooks: [] }
 sampling: { nvml: n }
+store: s
 pretend: { memory: 1GiB, vram: 1GiB }
 stop_grace: 1s
 ";
@@ -187,7 +201,7 @@ fn everything_that_is_wrong_is_told_at_once_with_its_source() {
     1 | gatway: {}
       | ^^^^^^ nothing has this name here
       |
-      = expected: one of `server`, `gateway`, `admin`, `policy`, `tell`, `sampling`, `pretend`, `stop_grace`
+      = expected: one of `server`, `gateway`, `admin`, `policy`, `tell`, `sampling`, `store`, `pretend`, `stop_grace`
       = help: write `gateway:`
 
     error: `stop_grace`: a number without its unit: `30`

@@ -121,6 +121,7 @@ impl Controller {
 
     /// From here on use and stalls are our own doing: foreign is held where it is, and stalls are masked.
     fn enter_loading(&mut self, now: Moment, rung: Arc<Rung>, reason: Reason) {
+        self.note_load(now);
         self.freeze();
         self.stalls_masked_until = Moment(u64::MAX);
         let bytes = self.footprint(&rung).map_or(Bytes::ZERO, |need| need.memory + need.vram);
@@ -136,6 +137,7 @@ impl Controller {
     /// A rung serves from now on.
     pub(super) fn serve(&mut self, now: Moment, rung: Arc<Rung>, reason: &Reason) {
         self.commands.push_back(Command::Publish { rung: Arc::clone(&rung), reason: reason.clone() });
+        self.note_residency(now, &rung);
         self.serving = Some(rung);
         self.serving_since = now;
         self.ours = true;

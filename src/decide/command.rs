@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::notice::Notice;
 use super::reason::Reason;
+use crate::footprint::sightings::Learned;
 use crate::policy::Rung;
 
 /// The closed set of what the Controller asks the rest of the program to do.
@@ -35,6 +36,8 @@ pub enum Command {
     Cut { rung: Arc<Rung>, reason: Reason },
     /// Give this rung back to the server's own care: its default keep-alive holds again.
     Release { rung: Arc<Rung>, reason: Reason },
+    /// Keep what was learned of a model beyond this run. It takes the place of all that was kept under its key.
+    Remember { learned: Learned, reason: Reason },
     /// Tell people.
     Notify { notice: Notice, reason: Reason },
     /// Nothing is left to do: end.
@@ -53,6 +56,7 @@ impl Command {
             | Command::Close { reason, .. }
             | Command::Cut { reason, .. }
             | Command::Release { reason, .. }
+            | Command::Remember { reason, .. }
             | Command::Notify { reason, .. }
             | Command::Exit { reason } => reason,
         }

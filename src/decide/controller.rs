@@ -9,17 +9,17 @@ use std::sync::Arc;
 use super::command::Command;
 use super::fit::Room;
 use super::input::{Input, ServerFacts};
+use super::learn::Learning;
 use super::peaks::Peaks;
 use super::phase::{Phase, Switch};
 use super::reason::Reason;
 use super::severity::Severity;
 use super::timer::{Timer, TimerTable};
 use crate::classify::tier::{Machine, TierFound, tier};
-use crate::classify::{Assessment, Cause, Ledger, LedgerModel, Level, OwnSource, Pool, PoolAmounts, classify};
-use crate::footprint::Footprint;
+use crate::classify::{Assessment, Cause, Ledger, LedgerModel, Level, OwnSource, Pool, classify};
 use crate::policy::{Policy, Rung};
 use crate::sample::{Resident, Sample, Traffic};
-use crate::units::{Bytes, Moment, Permille, Span};
+use crate::units::{Bytes, Moment, Span};
 
 /// Sampling: no faster, no slower.
 const SAMPLE_MIN: Span = Span::ms(100);
@@ -31,9 +31,6 @@ const FILL_VRAM: Bytes = Bytes::gib(10);
 const BLIND_AFTER: Span = Span::seconds(5);
 /// Samples before the first decision: use is believed when it was seen twice.
 const SAMPLES_FIRST: u32 = 2;
-
-/// What was measured, and a little more.
-const LEARNED: Permille = Permille(1030);
 
 /// Which ladder models that are found loaded are ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,8 +79,7 @@ pub struct Controller {
     pub(super) severity: Severity,
     pub(super) stalls_masked_until: Moment,
     pub(super) damping: BTreeMap<String, Damping>,
-    /// What a model was seen to take when that was more than its bound.
-    pub(super) learned: BTreeMap<String, Footprint>,
+    pub(super) learning: Learning,
     /// The last trouble, switch or blindness: stable time counts from here.
     pub(super) calm_from: Moment,
     pub(super) busy_at: Moment,
@@ -153,7 +149,7 @@ impl Controller {
             severity: Severity::default(),
             stalls_masked_until: now,
             damping: BTreeMap::new(),
-            learned: BTreeMap::new(),
+            learning: Learning::default(),
             calm_from: now,
             busy_at: now,
             traffic: Traffic::default(),
@@ -186,6 +182,7 @@ impl Controller {
     pub fn handle_input(&mut self, now: Moment, input: Input) {
         match input {
             Input::MachineFound(machine) => self.machine_found(machine),
+            Input::FootprintsLearned(learned) => self.footprints_learned(learned),
             Input::ServerUp(facts) => self.server_up(now, facts),
             Input::ServerDown { .. } => self.server_is_down(now),
             Input::ModelsFound(facts) => self.models_found(facts),
@@ -288,32 +285,8 @@ impl Controller {
         let mut models: Vec<LedgerModel> = self.policy.ladder.iter().chain(&believed).map(entry).collect();
         models.sort_by(|one, other| one.model.cmp(&other.model));
         models.dedup_by(|one, other| one.model == other.model);
-        let bound = |pick: fn(&LedgerModel) -> Bytes| -> Option<Bytes> {
-            let sum = models.iter().filter(|entry| entry.believed).map(pick).sum();
-            (sum > Bytes::ZERO).then_some(sum)
-        };
-        self.ledger.chosen = PoolAmounts { memory: bound(|entry| entry.memory), vram: bound(|entry| entry.vram) };
         self.ledger.models = models;
-    }
-
-    pub(super) fn footprint(&self, rung: &Rung) -> Option<Footprint> {
-        let told = self.server.as_ref()?.models.get(&rung.model)?.bound(rung.context)?;
-        let learned = self.learned.get(&rung.model).copied().unwrap_or_default();
-        Some(Footprint { memory: told.memory.max(learned.memory), vram: told.vram.max(learned.vram) })
-    }
-
-    /// A rung that has to be left and was larger than its bound is not climbed to by that bound again.
-    pub(super) fn learn_footprint(&mut self, serving: &Rung) {
-        let alone = self.residents.as_ref().is_some_and(|residents| {
-            !residents.is_empty() && residents.iter().all(|resident| resident.model == serving.model)
-        });
-        let Some(bound) = self.footprint(serving).filter(|_| alone) else { return };
-        let seen = |pool: Pool, bound: Bytes| {
-            let measured = self.latest.pool(pool).filter(|pool| pool.own_source == OwnSource::Measured);
-            measured.map(|pool| pool.own_now).filter(|own| *own > bound).map_or(bound, |own| own.share(LEARNED))
-        };
-        let learned = Footprint { memory: seen(Pool::Ram, bound.memory), vram: seen(Pool::Vram, bound.vram) };
-        self.learned.insert(serving.model.clone(), learned);
+        self.ledger.chosen = self.chosen(&believed);
     }
 
     pub(super) fn index_of(&self, rung: &Rung) -> Option<usize> {
@@ -356,6 +329,7 @@ impl Controller {
         self.traffic = sample.traffic;
         self.latest = classify(&self.policy, &sample, &self.ledger);
         self.runners = sample.runners.as_ref().map(Vec::len);
+        self.note_reading(now, &sample);
         self.residents = sample.residents;
         self.samples_seen = self.samples_seen.saturating_add(1);
         let was_blind = std::mem::replace(&mut self.blind, self.latest.blind);
@@ -368,6 +342,7 @@ impl Controller {
             self.calm_from = now;
         }
         self.schedule_sample(now, rising, doubtful);
+        self.learn(now);
         self.judge(now);
     }
 

@@ -62,6 +62,7 @@ impl Controller {
 
     /// Memory that did not come back with its process is somebody's, and no longer ours.
     pub(super) fn count_leak(&mut self, now: Moment) {
+        self.doubt_what_lingers();
         for pool in [self.latest.ram.as_mut(), self.latest.vram.as_mut()].into_iter().flatten() {
             pool.own = pool.own_now;
             pool.foreign = pool.foreign.max(pool.used.saturating_sub(pool.own_now));

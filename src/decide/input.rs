@@ -6,6 +6,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::classify::tier::Machine;
+use crate::footprint::key::FootprintKey;
+use crate::footprint::sightings::Learned;
 use crate::footprint::{Footprint, Sizing};
 use crate::policy::Policy;
 use crate::sample::Sample;
@@ -17,6 +19,8 @@ use crate::units::Bytes;
 pub enum Input {
     /// The machine was looked at: fixes the tier. Once at the start, and again when hardware came or went.
     MachineFound(Machine),
+    /// What was learned of models in earlier runs. Once at the start, before the server is known.
+    FootprintsLearned(Vec<Learned>),
     /// The server answers; it may be a new one, so what it holds must be asked for again.
     ServerUp(ServerFacts),
     /// The same server was asked again what it has: models come while it runs, and a policy may name them.
@@ -76,17 +80,20 @@ pub struct ServerFacts {
 pub struct ModelFacts {
     /// How much of each pool it takes, by the context that it is loaded with. `None` when its size is unknown.
     pub sizing: Option<Sizing>,
+    /// What that depends on, by which what is learned of it is kept. `None` where it is exact: nothing is learned then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<FootprintKey>,
 }
 
 impl ModelFacts {
     /// Given by a test or a trace, and so exact whatever the context.
     pub fn exact(footprint: Footprint) -> Self {
-        ModelFacts { sizing: Some(Sizing::Exact(footprint)) }
+        ModelFacts { sizing: Some(Sizing::Exact(footprint)), key: None }
     }
 
     /// Of a model of which nothing but the size of its files is known.
     pub fn of_files(size: Bytes) -> Self {
-        ModelFacts { sizing: Some(Sizing::Files(size)) }
+        ModelFacts { sizing: Some(Sizing::Files(size)), key: None }
     }
 
     /// What it takes at most with this context; without one, with the context that the server gives it.

@@ -117,7 +117,7 @@ impl Controller {
     }
 
     fn judge_trouble(&mut self, now: Moment, serving: &Arc<Rung>) {
-        self.learn_footprint(serving);
+        self.learn_from_trouble(serving);
         let index = self.index_of(serving).unwrap_or(0);
         if index + 1 < self.policy.ladder.len() {
             self.floor = index + 1;

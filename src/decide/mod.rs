@@ -11,6 +11,7 @@ pub mod fit;
 
 mod judge;
 mod choose;
+mod learn;
 mod help;
 mod cascade;
 mod reclaim;

@@ -7,6 +7,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::classify::{Level, Pool};
+use crate::footprint::Footprint;
 use crate::units::{Bytes, Permille, Span};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,6 +74,12 @@ pub enum Reason {
         model: String,
     },
     PolicyChanged,
+    /// A model that served was seen to take this much, where up to `expected` was reckoned with.
+    Measured {
+        model: String,
+        seen: Footprint,
+        expected: Option<Footprint>,
+    },
     /// It has been less than this machine may aim for, this long.
     LongBelow {
         below_for: Span,
@@ -115,10 +122,20 @@ impl fmt::Display for Reason {
             Reason::LoadStalled { rung, after } => write!(f, "{rung} was not loaded after {after}"),
             Reason::ModelVanished { model } => write!(f, "the server no longer holds {model}"),
             Reason::PolicyChanged => write!(f, "the policy was changed"),
+            Reason::Measured { model, seen, expected } => {
+                write!(f, "{model} was seen to take {}", told(seen))?;
+                expected.map_or(Ok(()), |expected| write!(f, ", where up to {} was expected", told(&expected)))
+            }
             Reason::LongBelow { below_for } => {
                 write!(f, "for {below_for} it has been less than this machine may aim for")
             }
             Reason::Stopping => write!(f, "we were asked to stop"),
         }
     }
+}
+
+fn told(footprint: &Footprint) -> String {
+    let vram = |vram: Bytes| format!(" and {vram} of GPU memory");
+    let vram = Some(footprint.vram).filter(|amount| *amount > Bytes::ZERO).map(vram).unwrap_or_default();
+    format!("{}{vram}", footprint.memory)
 }

@@ -11,13 +11,15 @@ use super::input::{Input, ModelFacts, ServerFacts};
 use super::phase::Phase;
 use crate::classify::tier::Machine;
 use crate::footprint::Footprint;
+use crate::footprint::key::FootprintKey;
+use crate::footprint::sightings::Learned;
 use crate::policy::{AtDeadline, Policy, Rung, WhenNothingFits};
 use crate::sample::{ProcessMemory, Reading, Resident, ResidentState, Sample, Traffic};
 use crate::units::{Bytes, Moment, Span};
 
 const SIZES: [(&str, u64); 3] = [("large", 12), ("medium", 6), ("small", 2)];
 
-fn policy(sleep: bool, cut: bool) -> Policy {
+pub(super) fn policy(sleep: bool, cut: bool) -> Policy {
     let rung = |(name, _): &(&str, u64)| Rung { name: (*name).to_owned(), model: format!("{name}:1b"), context: None };
     let mut policy = Policy::for_ladder(SIZES.iter().map(rung).collect()).unwrap();
     policy.upgrade.stable = Span::seconds(20);
@@ -26,16 +28,29 @@ fn policy(sleep: bool, cut: bool) -> Policy {
     policy
 }
 
-fn facts() -> ServerFacts {
+/// Models of these sizes, and what is said of each is so many percent of the truth.
+pub(super) fn facts_of(percent: u64, key: impl Fn(&str) -> FootprintKey) -> ServerFacts {
     let bound = |(name, gib): &(&str, u64)| {
-        (format!("{name}:1b"), ModelFacts::exact(Footprint { memory: Bytes::gib(*gib), vram: Bytes::ZERO }))
+        let told = Footprint { memory: Bytes::mib(*gib * 1024 * percent / 100), vram: Bytes::ZERO };
+        let model = format!("{name}:1b");
+        let key = Some(key(&model));
+        (model, ModelFacts { key, ..ModelFacts::exact(told) })
     };
     ServerFacts { version: "random".to_owned(), models: SIZES.iter().map(bound).collect(), models_max: Some(2) }
 }
 
+pub(super) fn key(model: &str) -> FootprintKey {
+    let (server, digest) = ("random".to_owned(), Some("of its files".to_owned()));
+    FootprintKey { server, model: model.to_owned(), digest, ..FootprintKey::default() }
+}
+
+fn facts() -> ServerFacts {
+    facts_of(100, key)
+}
+
 /// What happens in the world between two looks at the Controller.
 #[derive(Clone, Copy, Debug)]
-enum Event {
+pub(super) enum Event {
     /// Others now hold so many GiB.
     Foreign(u64),
     InFlight(u32),
@@ -69,12 +84,12 @@ fn event() -> impl Strategy<Value = Event> {
 }
 
 /// The world, and the checkers.
-struct Rig {
-    now: Moment,
-    controller: Controller,
+pub(super) struct Rig {
+    pub(super) now: Moment,
+    pub(super) controller: Controller,
     policy: Arc<Policy>,
     up: bool,
-    foreign: u64,
+    pub(super) foreign: u64,
     /// Memory of a process that is gone, and not back yet.
     returning: u64,
     in_flight: u32,
@@ -91,18 +106,27 @@ struct Rig {
     /// What the server holds and does not list, what processes that are gone from its list still hold (GiB), and by how
     /// many percent models are larger than their bounds.
     unlisted: BTreeSet<String>,
-    lingering: u64,
+    pub(super) lingering: u64,
     excess: u64,
+    /// What the processes hold beyond their models (GiB), and whether they can be seen.
+    pub(super) grown: u64,
+    pub(super) hidden: bool,
+    /// What was to be remembered, in order.
+    pub(super) remembered: Vec<Learned>,
     /// The rungs that were loaded, in order.
-    loads: Vec<String>,
+    pub(super) loads: Vec<String>,
 }
 
 impl Rig {
-    fn new(policy: Policy) -> Self {
+    pub(super) fn new(policy: Policy) -> Self {
         Rig::adopting(policy, Adopt::Ladder)
     }
 
     fn adopting(policy: Policy, adopt: Adopt) -> Self {
+        Rig::before(policy, adopt, Vec::new(), facts())
+    }
+
+    pub(super) fn before(policy: Policy, adopt: Adopt, learned: Vec<Learned>, facts: ServerFacts) -> Self {
         let policy = Arc::new(policy);
         let mut rig = Rig {
             now: Moment::START,
@@ -123,14 +147,18 @@ impl Rig {
             unlisted: BTreeSet::new(),
             lingering: 0,
             excess: 0,
+            grown: 0,
+            hidden: false,
+            remembered: Vec::new(),
             loads: Vec::new(),
         };
         rig.tell(Input::MachineFound(Machine { memory: Bytes::gib(24), cores: 8, vram: Bytes::ZERO }));
-        rig.tell(Input::ServerUp(facts()));
+        rig.tell(Input::FootprintsLearned(learned));
+        rig.tell(Input::ServerUp(facts));
         rig
     }
 
-    fn tell(&mut self, input: Input) {
+    pub(super) fn tell(&mut self, input: Input) {
         self.controller.handle_input(self.now, input);
         self.carry_out();
     }
@@ -158,6 +186,7 @@ impl Rig {
                     self.replies.remove(&rung.name);
                 }
                 Command::Exit { .. } => self.exited = true,
+                Command::Remember { learned, .. } => self.remembered.push(learned.clone()),
                 Command::Release { .. } | Command::Notify { .. } => {}
             }
         }
@@ -185,6 +214,7 @@ impl Rig {
             | Command::Close { .. }
             | Command::Cut { .. }
             | Command::Release { .. }
+            | Command::Remember { .. }
             | Command::Notify { .. }
             | Command::Exit { .. } => {}
         }
@@ -204,7 +234,7 @@ impl Rig {
     fn sample(&mut self) -> Sample {
         let size = |model: &String| SIZES.iter().find(|(name, _)| model.starts_with(name)).map_or(0, |(_, gib)| *gib);
         let loaded: u64 = self.loaded.iter().map(size).sum();
-        let own = Bytes::mib(loaded * 1024 * (100 + self.excess) / 100) + Bytes::gib(self.lingering);
+        let own = Bytes::mib(loaded * 1024 * (100 + self.excess) / 100) + Bytes::gib(self.lingering + self.grown);
         let resident = |model: &String| Resident { model: model.clone(), state: ResidentState::Loaded, context: None };
         let process = ProcessMemory {
             pid: 1,
@@ -217,7 +247,7 @@ impl Rig {
         let used = (own + Bytes::gib(self.foreign + self.returning)).min(Bytes::gib(24));
         Sample {
             ram: self.readable.then_some(Reading { capacity: Bytes::gib(24), used }),
-            runners: Some(vec![process]),
+            runners: (!self.hidden).then(|| vec![process]),
             residents: self.up.then(|| self.loaded.difference(&self.unlisted).map(resident).collect()),
             traffic: Traffic { in_flight: self.replies.values().sum(), held: 0, admitted_total: 0 },
             ..Sample::default()
@@ -246,6 +276,7 @@ impl Rig {
             | Command::Close { .. }
             | Command::Cut { .. }
             | Command::Release { .. }
+            | Command::Remember { .. }
             | Command::Notify { .. }
             | Command::Exit { .. } => unreachable!("only questions are kept"),
         };
@@ -253,7 +284,7 @@ impl Rig {
     }
 
     /// The server does as it is asked, and time passes.
-    fn run(&mut self, span: Span) {
+    pub(super) fn run(&mut self, span: Span) {
         let end = self.now + span;
         while self.now < end {
             self.step(Event::Answer { fails: false });
@@ -262,7 +293,7 @@ impl Rig {
     }
 
     /// Time passes until the server is asked to unload something.
-    fn run_until_unload(&mut self) {
+    pub(super) fn run_until_unload(&mut self) {
         for _ in 0..10_000 {
             if matches!(self.asked, Some(Command::Unload { .. })) {
                 return;
@@ -273,7 +304,7 @@ impl Rig {
         panic!("nothing is unloaded: {:?}", self.controller.status());
     }
 
-    fn serving(&self) -> Option<String> {
+    pub(super) fn serving(&self) -> Option<String> {
         self.controller.status().rung.map(|rung| rung.name.clone())
     }
 
@@ -286,7 +317,7 @@ impl Rig {
         }
     }
 
-    fn step(&mut self, event: Event) {
+    pub(super) fn step(&mut self, event: Event) {
         match event {
             Event::Foreign(gib) => self.foreign = gib,
             Event::InFlight(count) => self.in_flight = count,

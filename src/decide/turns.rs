@@ -53,6 +53,7 @@ impl Controller {
         self.ledger.frozen = PoolAmounts::default();
         self.freeze_ends = None;
         self.residents = None;
+        self.learning.lingering = None;
         self.floor = 0;
         self.serving = None;
         self.samples_seen = 0;

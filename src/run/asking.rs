@@ -25,6 +25,7 @@ pub async fn ask(driver: &Driver, command: Command) -> Option<Input> {
         | Command::Close { .. }
         | Command::Cut { .. }
         | Command::Release { .. }
+        | Command::Remember { .. }
         | Command::Notify { .. }
         | Command::Exit { .. } => return None,
     })

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::Signal;
 use super::asking::ask;
 use super::clock::Clock;
+use super::keeping;
 use super::policy_file::{self, PolicyWatch};
 use super::report::{self, Around, Decision};
 use super::sampling::Job;
@@ -25,9 +26,11 @@ use crate::decide::command::Command;
 use crate::decide::controller::Controller;
 use crate::decide::input::Input;
 use crate::decide::phase::Phase;
+use crate::footprint::sightings::Learned;
 use crate::gateway::{Event, Gateway};
 use crate::policy::{Policy, Rung};
 use crate::sample::Traffic;
+use crate::store::Store;
 use crate::tell::Teller;
 use crate::units::{Permille, Span};
 
@@ -56,6 +59,8 @@ pub struct Parts {
     pub jobs: std_mpsc::Sender<Job>,
     pub inputs: UnboundedSender<Input>,
     pub report: watch::Sender<Arc<StatusReport>>,
+    /// `None` where nothing can be kept.
+    pub store: Option<Store>,
     pub policy_watch: PolicyWatch,
     pub config: Config,
 }
@@ -186,6 +191,9 @@ impl Conductor {
             tokio::time::timeout(RELEASE_MAX, release).await.ok();
         }
         self.parts.teller.flush(FLUSH_MAX).await;
+        if let Some(store) = self.parts.store.take() {
+            keeping::close(store).await;
+        }
         tracing::info!(message = "Stopped.");
     }
 
@@ -200,6 +208,7 @@ impl Conductor {
             Input::ServerUp(facts) => self.server_version = Some(facts.version.clone()),
             Input::Sampled(sample) => self.host_use = sample.host_use,
             Input::MachineFound(_)
+            | Input::FootprintsLearned(_)
             | Input::ModelsFound(_)
             | Input::LoadDone { .. }
             | Input::UnloadDone { .. }
@@ -249,6 +258,7 @@ impl Conductor {
                 Command::Close { rung, .. } => self.parts.gateway.close(&rung.name),
                 Command::Cut { rung, .. } => self.parts.gateway.cut(&rung.name),
                 Command::Release { rung, .. } => self.release(rung),
+                Command::Remember { learned, .. } => self.remember(learned),
                 Command::Notify { notice, reason } => self.parts.teller.notify(notice, reason),
                 Command::Exit { .. } => self.exiting = true,
             }
@@ -256,12 +266,30 @@ impl Conductor {
     }
 
     fn note(&mut self, command: &Command) {
-        if let Command::TakeSample { .. } = command {
-            return;
+        match command {
+            Command::TakeSample { .. } => return,
+            // It changes nothing, so what changed something stays in sight.
+            Command::Remember { reason, .. } => return tracing::debug!(message = "Learned.", %reason),
+            Command::Load { .. }
+            | Command::CancelLoad { .. }
+            | Command::Unload { .. }
+            | Command::Check { .. }
+            | Command::Publish { .. }
+            | Command::Close { .. }
+            | Command::Cut { .. }
+            | Command::Release { .. }
+            | Command::Notify { .. }
+            | Command::Exit { .. } => {}
         }
         let decision = Decision::of(self.parts.clock.now(), command);
         tracing::info!(message = "Decided.", command = decision.command, rung = decision.rung, reason = %command.reason());
         self.last_decision = Some(decision);
+    }
+
+    fn remember(&self, learned: Learned) {
+        if let Some(store) = &self.parts.store {
+            store.remember(learned);
+        }
     }
 
     /// Asks the server for one thing; whatever was asked before is given up.

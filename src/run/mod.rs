@@ -5,9 +5,10 @@ pub mod policy_file;
 
 mod asking;
 mod conductor;
+mod keeping;
 mod report;
 mod sampling;
-mod server;
+pub mod server;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -127,12 +128,15 @@ async fn drive(
         nudge: Arc::clone(&nudge),
         clock,
     };
-    let watching = tokio::spawn(watching.run());
     let machine = machine(&config);
     inputs.send(Input::MachineFound(machine)).ok();
     let jobs = sampling::start(sampler(&config, &driver), machine, clock, inputs.clone());
     let jobs = jobs.map_err(|source| RunError::Thread { source })?;
+    let (store, learned) = keeping::open(config.store.as_deref()).await;
+    inputs.send(Input::FootprintsLearned(learned)).ok();
 
+    // Only now, so that the server is heard of after all that was known before it.
+    let watching = tokio::spawn(watching.run());
     let policy = Arc::new(policy);
     let controller = Controller::new(clock.now(), Arc::clone(&policy), adopt);
     let policy_watch = PolicyWatch::of(config.policy.as_deref());
@@ -148,6 +152,7 @@ async fn drive(
         jobs,
         inputs,
         report,
+        store,
         policy_watch,
         config,
     };
@@ -176,7 +181,7 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, RunError> {
 }
 
 /// Where the server is, and what its process may be called.
-fn place(driver: &Driver) -> Option<ServerPlace> {
+pub fn place(driver: &Driver) -> Option<ServerPlace> {
     let names: &[&str] = match driver.kind() {
         ServerKind::Ollama => &["ollama"],
         ServerKind::LlamaServer => &["llama-server"],

@@ -34,6 +34,7 @@ impl Decision {
             Command::Close { rung, .. } => ("close", Some(rung)),
             Command::Cut { rung, .. } => ("cut", Some(rung)),
             Command::Release { rung, .. } => ("release", Some(rung)),
+            Command::Remember { .. } => ("remember", None),
             Command::Notify { .. } => ("notify", None),
             Command::Exit { .. } => ("exit", None),
         };

@@ -91,7 +91,7 @@ pub async fn facts(driver: &Driver, names: &[String]) -> Result<ServerFacts, Act
     Ok(facts)
 }
 
-fn ladder_of(facts: &ServerFacts) -> Vec<Rung> {
+pub fn ladder_of(facts: &ServerFacts) -> Vec<Rung> {
     let mut models: Vec<(&String, Footprint)> =
         facts.models.iter().filter_map(|(name, model)| model.bound(None).map(|bound| (name, bound))).collect();
     models.sort_by_key(|(_, bound)| std::cmp::Reverse(bound.memory));

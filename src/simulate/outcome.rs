@@ -82,6 +82,7 @@ impl Outcome {
             | Command::Close { .. }
             | Command::Cut { .. }
             | Command::Release { .. }
+            | Command::Remember { .. }
             | Command::Exit { .. } => {}
         }
     }

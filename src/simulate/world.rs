@@ -165,7 +165,11 @@ impl World {
                 self.events.retain(|_, event| !matches!(event, Event::Drained(other) if other.name == rung.name));
                 self.schedule(now, Event::Drained(rung));
             }
-            Command::TakeSample { .. } | Command::Release { .. } | Command::Notify { .. } | Command::Exit { .. } => {}
+            Command::TakeSample { .. }
+            | Command::Release { .. }
+            | Command::Remember { .. }
+            | Command::Notify { .. }
+            | Command::Exit { .. } => {}
         }
     }
 

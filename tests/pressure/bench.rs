@@ -154,7 +154,13 @@ fn start_program(places: &Places, config: &str) -> Result<Child, String> {
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TIERKEEPER_")) {
         command.env_remove(name);
     }
+    // What an earlier run learned is not to be known.
+    let state = places.work.join("state");
+    if state.exists() {
+        std::fs::remove_dir_all(&state).map_err(|error| format!("{}: {error}", state.display()))?;
+    }
     command
+        .env("STATE_DIRECTORY", &state)
         .args(["run", "--config", config, "--policy", &places.file("policy.yaml")])
         .stdin(Stdio::null())
         .stdout(log)

@@ -19,7 +19,12 @@ pub(crate) fn tierkeeper(home: &Path) -> Command {
             command.env_remove(name);
         }
     }
-    command.env("HOME", home).env_remove("XDG_CONFIG_HOME").env("NO_COLOR", "1");
+    command
+        .env("HOME", home)
+        .env_remove("XDG_CONFIG_HOME")
+        .env_remove("XDG_STATE_HOME")
+        .env_remove("STATE_DIRECTORY")
+        .env("NO_COLOR", "1");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     command
 }

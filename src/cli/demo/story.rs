@@ -140,7 +140,7 @@ fn setup(sizes: &Sizes, folder: &Path, server: &str, webhook: &str, ports: [u16;
     );
     let config = format!(
         "server: {{ url: \"{server}\", kind: llama-server }}\ngateway: {{ listen: \"127.0.0.1:{gateway}\" }}\n\
-         admin: {{ listen: \"127.0.0.1:{admin}\" }}\npretend: {{ memory: {}MiB, vram: 0GiB }}\nstop_grace: 10s\n\
+         admin: {{ listen: \"127.0.0.1:{admin}\" }}\npretend: {{ memory: {}MiB, vram: 0GiB }}\nstop_grace: 10s\nstore: learned.db\n\
          tell: {{ webhooks: [ {{ url: \"{webhook}\", format: generic, allow_private: true }} ] }}\n",
         sizes.pretend.0 >> 20
     );

@@ -1,0 +1,55 @@
+//! Keeping: where what was learned is kept -> what was learned before, and the store that takes what comes.
+//!
+//! A disk may hang, and a file may be of no use. Neither keeps the program from its work: it learns anew.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::footprint::sightings::Learned;
+use crate::store::error::StoreError;
+use crate::store::{Opened, Store};
+
+/// The longest that the start, and the end, wait for the disk.
+const DISK_MAX: Duration = Duration::from_secs(3);
+
+/// What was learned in earlier runs, and where to keep more. What is wrong is said once.
+pub async fn open(path: Option<&Path>) -> (Option<Store>, Vec<Learned>) {
+    let Some(path) = path.map(Path::to_owned) else {
+        tracing::warn!(
+            message =
+                "Nothing says where to keep what is learned (no home folder); write `store: PATH` into the config."
+        );
+        return (None, Vec::new());
+    };
+    match opened(path.clone()).await {
+        Some(Ok(Opened { store, learned, .. })) => {
+            tracing::info!(message = "What was learned is kept.", path = %path.display(), models = learned.len());
+            (Some(store), learned)
+        }
+        Some(Err(error)) => {
+            tracing::warn!(message = "What was learned in earlier runs is not used, and nothing is kept.", %error);
+            (None, Vec::new())
+        }
+        None => {
+            tracing::warn!(message = "The disk does not answer; nothing that was learned is used or kept.", path = %path.display());
+            (None, Vec::new())
+        }
+    }
+}
+
+async fn opened(path: PathBuf) -> Option<Result<Opened, StoreError>> {
+    let opening = tokio::task::spawn_blocking(move || Store::open(&path));
+    tokio::time::timeout(DISK_MAX, opening).await.ok()?.ok()
+}
+
+/// Lets what still waits be written, unless the disk hangs.
+pub async fn close(store: Store) {
+    let lost = store.lost();
+    if lost > 0 {
+        tracing::warn!(message = "Some of what was learned was not kept.", lost);
+    }
+    let closing = tokio::task::spawn_blocking(move || drop(store));
+    if tokio::time::timeout(DISK_MAX, closing).await.is_err() {
+        tracing::warn!(message = "The disk does not answer; the last of what was learned may be lost.");
+    }
+}

@@ -7,6 +7,7 @@ pub mod check;
 pub mod demo;
 
 mod doctor;
+mod calibrate;
 mod run;
 mod status;
 mod test;
@@ -49,6 +50,8 @@ enum Command {
     },
     /// Look at this machine, the model server and the policy: what is seen, what is not, and the line that would mend it.
     Doctor(DoctorArgs),
+    /// Load each rung once, measure what it takes and how quick it is, and keep it for `run`. Not beside a running sidecar.
+    Calibrate(CalibrateArgs),
     /// Show what the running sidecar sees and does.
     Status {
         /// One JSON object instead of lines for people.
@@ -94,6 +97,21 @@ struct DoctorArgs {
     server: Option<String>,
 }
 
+#[derive(Debug, Args)]
+struct CalibrateArgs {
+    #[command(flatten)]
+    place: PlaceArgs,
+    /// The policy file; without one, all models of the server are measured.
+    #[arg(long, value_name = "FILE")]
+    policy: Option<String>,
+    /// Where the model server listens, such as http://127.0.0.1:11434.
+    #[arg(long, value_name = "URL")]
+    server: Option<String>,
+    /// One JSON object instead of a table for people.
+    #[arg(long)]
+    json: bool,
+}
+
 /// What tells where a sidecar is.
 #[derive(Debug, Args)]
 struct PlaceArgs {
@@ -120,6 +138,7 @@ pub fn main() -> ExitCode {
         }
         Command::Test { policies } => test::test(&policies),
         Command::Doctor(args) => doctor::doctor(args),
+        Command::Calibrate(args) => calibrate::calibrate(args),
         Command::Status { json, place } => status::status(place, json),
         Command::Healthcheck { place } => status::healthcheck(place),
     }

@@ -26,7 +26,6 @@ use crate::decide::command::Command;
 use crate::decide::controller::Controller;
 use crate::decide::input::Input;
 use crate::decide::phase::Phase;
-use crate::footprint::sightings::Learned;
 use crate::gateway::{Event, Gateway};
 use crate::policy::{Policy, Rung};
 use crate::sample::Traffic;
@@ -258,7 +257,7 @@ impl Conductor {
                 Command::Close { rung, .. } => self.parts.gateway.close(&rung.name),
                 Command::Cut { rung, .. } => self.parts.gateway.cut(&rung.name),
                 Command::Release { rung, .. } => self.release(rung),
-                Command::Remember { learned, .. } => self.remember(learned),
+                Command::Remember { learned, .. } => keeping::keep(self.parts.store.as_ref(), learned),
                 Command::Notify { notice, reason } => self.parts.teller.notify(notice, reason),
                 Command::Exit { .. } => self.exiting = true,
             }
@@ -266,30 +265,16 @@ impl Conductor {
     }
 
     fn note(&mut self, command: &Command) {
-        match command {
-            Command::TakeSample { .. } => return,
-            // It changes nothing, so what changed something stays in sight.
-            Command::Remember { reason, .. } => return tracing::debug!(message = "Learned.", %reason),
-            Command::Load { .. }
-            | Command::CancelLoad { .. }
-            | Command::Unload { .. }
-            | Command::Check { .. }
-            | Command::Publish { .. }
-            | Command::Close { .. }
-            | Command::Cut { .. }
-            | Command::Release { .. }
-            | Command::Notify { .. }
-            | Command::Exit { .. } => {}
+        if let Command::TakeSample { .. } = command {
+            return;
+        }
+        // It changes nothing, so what changed something stays in sight.
+        if let Command::Remember { reason, .. } = command {
+            return tracing::debug!(message = "Learned.", %reason);
         }
         let decision = Decision::of(self.parts.clock.now(), command);
         tracing::info!(message = "Decided.", command = decision.command, rung = decision.rung, reason = %command.reason());
         self.last_decision = Some(decision);
-    }
-
-    fn remember(&self, learned: Learned) {
-        if let Some(store) = &self.parts.store {
-            store.remember(learned);
-        }
     }
 
     /// Asks the server for one thing; whatever was asked before is given up.

@@ -42,6 +42,13 @@ async fn opened(path: PathBuf) -> Option<Result<Opened, StoreError>> {
     tokio::time::timeout(DISK_MAX, opening).await.ok()?.ok()
 }
 
+/// Never waits.
+pub fn keep(store: Option<&Store>, learned: Learned) {
+    if let Some(store) = store {
+        store.remember(learned);
+    }
+}
+
 /// Lets what still waits be written, unless the disk hangs.
 pub async fn close(store: Store) {
     let lost = store.lost();

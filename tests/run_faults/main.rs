@@ -18,6 +18,7 @@ mod program;
 mod receiver;
 mod sidecar;
 
+mod calibrate;
 mod commands;
 mod edits;
 mod graphics;

@@ -189,7 +189,8 @@ pub fn place(driver: &Driver) -> Option<ServerPlace> {
     ServerPlace::from_url(driver.url(), names)
 }
 
-fn sampler(config: &Config, driver: &Driver) -> Sampler {
+/// What reads this machine, and the processes of this server.
+pub fn sampler(config: &Config, driver: &Driver) -> Sampler {
     let pretend = config.pretend.unwrap_or_default();
     Sampler::new(Path::new("/"), place(driver), pretend.memory).with_gpus(gpus(config))
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::fake_ollama::{FakeOllama, setup};
 use super::plain_client::plain_client;
-use super::program::{Ended, Part, ended, free_port, ran, tierkeeper};
+use super::program::{Ended, Part, free_port, ran, tierkeeper};
 use super::sidecar::{Plan, Sidecar, ladder, until, written};
 
 fn model(name: &str, mib: u64, load_ms: u64) -> setup::Model {

@@ -1,6 +1,5 @@
 //! Machine: the sampler -> what the server's processes hold and how full the machine is, at this moment.
 
-use std::path::Path;
 use std::time::Duration;
 
 use tokio::time::sleep;
@@ -12,7 +11,7 @@ use crate::footprint::Footprint;
 use crate::footprint::key::Weights;
 use crate::policy::Policy;
 use crate::run::clock::Clock;
-use crate::run::place;
+use crate::run::sampler;
 use crate::sample::sampler::Sampler;
 use crate::sample::{ProcessMemory, Sample, Traffic, hot_weights, own_memory};
 use crate::units::{Bytes, Permille, Span};
@@ -59,8 +58,7 @@ pub(super) struct Parts {
 
 impl Machine {
     pub(super) fn new(config: &Config, driver: &Driver) -> Self {
-        let pretend = config.pretend.map(|pretend| pretend.memory);
-        Machine { sampler: Sampler::new(Path::new("/"), place(driver), pretend), clock: Clock::start() }
+        Machine { sampler: sampler(config, driver), clock: Clock::start() }
     }
 
     pub(super) fn elapsed(&self) -> Span {

@@ -1,13 +1,25 @@
 //! Footprint: what is known of a model -> how much of each pool it takes at most.
 //!
-//! Until footprints are computed from the model's metadata, the size of its file is all that is used.
+//! Where its metadata can be read, the formula says it; else the size of its files is all that is used.
+
+pub mod formula;
+pub mod gguf;
+mod keys;
+pub mod load;
+pub mod shape;
+pub mod show;
 
 pub mod key;
 pub mod sightings;
 
 use serde::{Deserialize, Serialize};
 
-use crate::units::Bytes;
+use self::formula::Plan;
+use crate::units::{Bytes, Permille};
+
+/// Until a load was measured, the bound is so much of the formula, and the allowance more.
+const BOUND: Permille = Permille(1150);
+const ALLOWANCE: Bytes = Bytes::mib(300);
 
 /// What a loaded model takes at most: the upper bound, its error included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,7 +37,7 @@ impl Footprint {
     /// The bound from the size of the model's file alone: a fifth more for the context and buffers, and 300 MiB for the
     /// process. It is for a model that is held in memory, not on a GPU.
     pub fn from_file_size(size: Bytes) -> Self {
-        Footprint { memory: Bytes(size.0.saturating_add(size.0 / 5)) + Bytes::mib(300), vram: Bytes::ZERO }
+        Footprint { memory: Bytes(size.0.saturating_add(size.0 / 5)) + ALLOWANCE, vram: Bytes::ZERO }
     }
 }
 
@@ -37,14 +49,35 @@ pub enum Sizing {
     Exact(Footprint),
     /// Nothing but the size of its files is known.
     Files(Bytes),
+    /// Its metadata and how it is loaded are known.
+    Formula(Box<Plan>),
 }
 
 impl Sizing {
     /// The upper bound with this context; without one, with the context that the server gives the model by itself.
-    pub fn at(&self, _context: Option<u32>) -> Footprint {
+    pub fn at(&self, context: Option<u32>) -> Footprint {
         match self {
             Sizing::Exact(footprint) => *footprint,
             Sizing::Files(size) => Footprint::from_file_size(*size),
+            Sizing::Formula(plan) => {
+                let prediction = plan.predict(context);
+                // A pool that is not used needs no allowance.
+                let bound = |expected: Bytes| {
+                    if expected == Bytes::ZERO { expected } else { expected.share(BOUND) + ALLOWANCE }
+                };
+                Footprint { memory: bound(prediction.memory.sum()), vram: bound(prediction.vram.sum()) }
+            }
+        }
+    }
+
+    /// The machine turned out to have so much GPU memory.
+    pub fn place(&mut self, vram: Bytes) {
+        match self {
+            Sizing::Formula(plan) => plan.vram = vram,
+            Sizing::Exact(_) | Sizing::Files(_) => {}
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,6 +17,7 @@ use tierkeeper::act::error::ActError;
 use tierkeeper::act::{Driver, Kept, Resident, ResidentState};
 use tierkeeper::config::ServerKind;
 use tierkeeper::decide::input::ModelFacts;
+use tierkeeper::footprint::Sizing;
 use tierkeeper::policy::Rung;
 use tierkeeper::units::Bytes;
 use tokio::time::{Instant, timeout};
@@ -72,8 +73,16 @@ async fn its_facts_are_its_version_and_a_bound_for_every_model() {
     assert_eq!(facts.version, "Ollama 0.0.0");
     assert_eq!(facts.models_max, None);
     assert_eq!(facts.models.keys().collect::<Vec<_>>(), ["mai-large:latest", "mai-medium:latest", "mai-small:latest"]);
-    let large = ModelFacts::of_files(Bytes(1_362_309_016));
-    assert_eq!(facts.models["mai-large:latest"].sizing, large.sizing);
+    let Some(Sizing::Formula(plan)) = &facts.models["mai-large:latest"].sizing else { panic!("{:?}", facts.models) };
+    let memory = |context| plan.predict(context).memory;
+    // Nothing but the vocabulary's texts is in its file beside the weights, and those are copied.
+    assert!((1_340_000_000..1_362_309_016).contains(&memory(None).weights), "{:?}", memory(None));
+    assert_eq!(
+        memory(None).cache,
+        memory(Some(plan.shape.context.min(4096))).cache,
+        "what Ollama gives without a large GPU"
+    );
+    assert_eq!(memory(Some(2048)).cache, memory(Some(1024)).cache * 2);
     let key = facts.models["mai-large:latest"].key.clone().unwrap();
     assert_eq!(key.server, "Ollama 0.0.0");
     assert!(key.digest.is_some_and(|digest| digest.len() == 64), "the digest of /api/tags");
@@ -105,7 +114,8 @@ async fn a_loaded_model_of_size_zero_is_not_taken_for_a_small_one() {
     driver.load(&rung("mai-small", None)).await.unwrap();
     assert_eq!(shown(&fake).await["size"], 0);
     let bound = driver.facts().await.unwrap().models.remove("mai-small:latest");
-    assert_eq!(bound.unwrap().sizing, ModelFacts::of_files(Bytes(39_586_263)).sizing);
+    let bound = bound.unwrap().bound(None).unwrap();
+    assert!(bound.memory > Bytes(39_586_263) + Bytes::mib(300), "{bound:?}");
 }
 
 /// The trap: a load lives as long as the connection that asked for it.
@@ -375,6 +385,44 @@ async fn what_cannot_be_a_rung_is_left_out_and_an_unknown_size_has_no_bound() {
     let bound = ModelFacts::of_files(Bytes(1000)).bound(None);
     let found: Vec<_> = facts.models.iter().map(|(name, model)| (name.as_str(), model.bound(None))).collect();
     assert_eq!(found, [("both:latest", bound), ("old:latest", bound), ("unknown:latest", None)]);
+}
+
+#[tokio::test]
+async fn what_it_shows_of_a_model_sizes_it_with_its_own_context_and_its_projector() {
+    use axum::routing::{get, post};
+    let show = |projector: Value| {
+        json!({
+            "parameters": "stop \"x\"\nnum_ctx                        3072",
+            "model_info": { "general.architecture": "llama", "llama.block_count": 2, "llama.context_length": 8192,
+                "llama.embedding_length": 64, "llama.attention.head_count": 4, "llama.attention.head_count_kv": 2 },
+            "projector_info": projector,
+            "tensors": [{ "name": "token_embd.weight", "type": "F16", "shape": [64, 1000] }],
+        })
+    };
+    let shown = post(move |axum::Json(asked): axum::Json<Value>| async move {
+        match asked["model"].as_str() {
+            Some("plain:latest") => axum::Json(show(Value::Null)),
+            Some("sees:latest") => axum::Json(show(json!({ "clip.has_vision_encoder": true }))),
+            _ => axum::Json(json!({ "model_info": { "general.architecture": "llama" } })),
+        }
+    });
+    let tags = ["plain:latest", "sees:latest", "odd:latest"].map(|name| json!({ "name": name, "size": 900_000 }));
+    let routes = axum::Router::new()
+        .route("/api/show", shown)
+        .route("/api/tags", get(move || async move { axum::Json(json!({ "models": tags })) }))
+        .route("/api/version", get(|| async { axum::Json(json!({ "version": "0.1.0" })) }));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, routes).await });
+    let facts = Driver::new(ServerKind::Ollama, &url).unwrap().facts().await.unwrap();
+    let memory = |name: &str| match &facts.models[name].sizing {
+        Some(Sizing::Formula(plan)) => plan.predict(None).memory,
+        other => panic!("{name}: {other:?}"),
+    };
+    assert_eq!((memory("plain:latest").weights, memory("plain:latest").cache), (128_000, 2 * 3072 * 32 * 2 * 2));
+    assert_eq!(memory("sees:latest").weights, 900_000, "what is not the model is its projector");
+    let odd = &facts.models["odd:latest"].sizing;
+    assert_eq!(*odd, ModelFacts::of_files(Bytes(900_000)).sizing, "it says too little");
 }
 
 #[test]

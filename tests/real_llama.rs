@@ -14,6 +14,7 @@ use tierkeeper::act::{Driver, Kept, ResidentState};
 use tierkeeper::cli::demo::models;
 use tierkeeper::config::ServerKind;
 use tierkeeper::decide::input::ModelFacts;
+use tierkeeper::footprint::Sizing;
 use tierkeeper::footprint::key::Weights;
 use tierkeeper::policy::Rung;
 use tierkeeper::units::Bytes;
@@ -101,11 +102,15 @@ async fn it_is_recognised_and_its_facts_are_read() {
     assert!(facts.version.starts_with("llama-server b"), "{}", facts.version);
     assert_eq!(facts.models_max, Some(2));
     assert_eq!(facts.models.keys().collect::<Vec<_>>(), ["a", "b", "broken"]);
-    let size = std::fs::metadata(router.models.path().join("a.gguf")).unwrap().len();
-    assert_eq!(facts.models["a"].sizing, ModelFacts::of_files(Bytes(size)).sizing);
+    let size = |name: &str| Bytes(std::fs::metadata(router.models.path().join(name)).unwrap().len());
+    let Some(Sizing::Formula(plan)) = &facts.models["a"].sizing else { panic!("{:?}", facts.models["a"]) };
+    let memory = plan.predict(None).memory;
+    assert_eq!(memory.cache, 1024 * 2 * 2 * 2 * 256, "the context of its command line is what counts");
+    assert!(memory.weights <= size("a.gguf").0 && memory.weights * 10 > size("a.gguf").0 * 9, "{memory:?}");
+    assert_eq!(facts.models["broken"].sizing, ModelFacts::of_files(size("broken.gguf")).sizing);
     let key = facts.models["a"].key.clone().unwrap();
     assert_eq!((key.context, key.weights), (Some(1024), Some(Weights::Mapped)), "{key}");
-    assert!(key.digest.is_some_and(|digest| digest.starts_with(&format!("{size}-"))), "by its file");
+    assert!(key.digest.is_some_and(|digest| digest.starts_with(&format!("{}-", size("a.gguf").0))), "by its file");
 }
 
 #[tokio::test]

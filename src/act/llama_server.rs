@@ -4,19 +4,24 @@
 //! The event stream tells when to look, the list tells what is so. A model has one process, which is gone when the list
 //! says `unloaded`.
 
-use std::path::Path;
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::json;
 use tokio::time::{sleep, timeout};
 
+use super::arguments::Arguments;
 use super::changes::{Changes, EventStream};
 use super::error::ActError;
+use super::heads;
 use super::http::{Http, Reply};
 use super::insist::{GIVEN_UP_AFTER, Insistence};
 use super::{Kept, Resident, ResidentState, key};
 use crate::decide::input::{ModelFacts, ServerFacts};
+use crate::footprint::Sizing;
+use crate::footprint::formula::Plan;
+use crate::footprint::load::Load;
+use crate::footprint::shape::Shape;
 use crate::policy::Rung;
 use crate::units::Bytes;
 
@@ -133,11 +138,11 @@ impl LlamaServer {
         // Zero is without limit.
         facts.models_max = props.max_instances.filter(|count| *count > 0);
         for model in self.list().await? {
-            if !model.embeds() {
-                let found = model.size().await.map_or_else(ModelFacts::default, ModelFacts::of_files);
+            if !model.arguments().embeds() {
+                let sizing = model.sizing().await;
                 let files = model.files();
                 let key = key::of_llama_server(&facts.version, &model.id, &model.status.args, files.as_deref()).await;
-                facts.models.insert(model.id, ModelFacts { key: Some(key), ..found });
+                facts.models.insert(model.id, ModelFacts { sizing, key: Some(key) });
             }
         }
         Ok(facts)
@@ -280,37 +285,56 @@ impl Model {
         self.meta.as_ref().map(|meta| meta.n_ctx).filter(|tokens| *tokens > 0)
     }
 
-    /// The value that follows one of these options.
-    fn argument(&self, names: &[&str]) -> Option<&str> {
-        let at = self.status.args.iter().position(|argument| names.contains(&argument.as_str()))?;
-        self.status.args.get(at + 1).map(String::as_str)
+    fn arguments(&self) -> Arguments<'_> {
+        Arguments(&self.status.args)
     }
 
-    fn embeds(&self) -> bool {
-        let only = ["--embedding", "--embeddings", "--reranking", "--rerank"];
-        self.status.args.iter().any(|argument| only.contains(&argument.as_str()))
+    /// By its metadata where its files are on this machine, else by the size of its files, or what it says of itself when
+    /// it is loaded.
+    async fn sizing(&self) -> Option<Sizing> {
+        let says = self.meta.as_ref().map(|meta| Bytes(meta.size)).filter(|size| size.0 > 0).map(Sizing::Files);
+        let Some(path) = self.arguments().model().map(str::to_owned) else { return says };
+        let beside: Vec<String> = self.arguments().beside().into_iter().map(str::to_owned).collect();
+        let (id, load) = (self.id.clone(), self.arguments().load());
+        let found = tokio::task::spawn_blocking(move || sizing_of(&id, &path, &beside, load)).await;
+        match found.expect("reading a model's head does not panic") {
+            Found::Sizing(sizing) => Some(sizing),
+            Found::NotHere => says,
+            Found::Unknown => None,
+        }
     }
 
     /// All files that it is read from, as the server names them.
     fn files(&self) -> Option<Vec<String>> {
-        let weights = self.argument(&["--model", "-m"])?;
-        let part = |(stem, count): (&str, u32)| -> Vec<String> {
-            (1..=count).map(|part| part_name(stem, part, count)).collect()
-        };
-        let mut files = parts(weights).map_or_else(|| vec![weights.to_owned()], part);
-        files.extend(self.argument(&["--mmproj", "-mm"]).map(str::to_owned));
+        let mut files = heads::parts(self.arguments().model()?);
+        files.extend(self.arguments().beside().into_iter().map(str::to_owned));
         Some(files)
     }
+}
 
-    /// The size of its files where they are on this machine, else what it says of itself when it is loaded.
-    async fn size(&self) -> Option<Bytes> {
-        let says = self.meta.as_ref().map(|meta| Bytes(meta.size)).filter(|size| size.0 > 0);
-        let Some(weights) = self.argument(&["--model", "-m"]) else { return says };
-        let Some(size) = size_of_parts(weights).await else { return says };
-        match self.argument(&["--mmproj", "-mm"]) {
-            None => Some(size),
-            // A part whose size is unknown makes the whole unknown.
-            Some(projector) => Some(size + size_of(projector).await?),
+/// What was found of a model where its command line says that it is.
+enum Found {
+    Sizing(Sizing),
+    /// Its files are not on this machine.
+    NotHere,
+    /// A part whose size is unknown makes the whole unknown.
+    Unknown,
+}
+
+fn sizing_of(id: &str, path: &str, beside: &[String], load: Load) -> Found {
+    let Some(size) = heads::size(path) else { return Found::NotHere };
+    let Some(beside) = beside.iter().map(|path| heads::size(path)).sum::<Option<Bytes>>() else {
+        return Found::Unknown;
+    };
+    let shape = match heads::read(path) {
+        Ok(heads) => Shape::of(&heads).map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    match shape {
+        Ok(shape) => Found::Sizing(Sizing::Formula(Box::new(Plan { shape, load, vram: Bytes::ZERO, beside }))),
+        Err(why) => {
+            tracing::warn!(message = "The metadata of a model is not read, and the size of its files used.", model = %id, %why);
+            Found::Sizing(Sizing::Files(size + beside))
         }
     }
 }
@@ -340,35 +364,6 @@ fn refused(refusal: Option<ActError>) -> String {
 
 fn serves(wanted: u32, served: u32) -> bool {
     served == wanted || served == wanted.next_multiple_of(CONTEXT_STEP)
-}
-
-async fn size_of(path: &str) -> Option<Bytes> {
-    // A relative path is relative to the server's folder, which is not ours.
-    if !Path::new(path).is_absolute() {
-        return None;
-    }
-    tokio::fs::metadata(path).await.ok().map(|file| Bytes(file.len())).filter(|size| size.0 > 0)
-}
-
-/// The size of `x-00001-of-00003.gguf` and its other parts, or of the one file that it is.
-async fn size_of_parts(path: &str) -> Option<Bytes> {
-    let Some((stem, count)) = parts(path) else { return size_of(path).await };
-    let mut size = Bytes::ZERO;
-    for part in 1..=count {
-        size += size_of(&part_name(stem, part, count)).await?;
-    }
-    Some(size)
-}
-
-fn part_name(stem: &str, part: u32, count: u32) -> String {
-    format!("{stem}-{part:05}-of-{count:05}.gguf")
-}
-
-fn parts(path: &str) -> Option<(&str, u32)> {
-    let (first, count) = path.strip_suffix(".gguf")?.rsplit_once("-of-")?;
-    let stem = first.strip_suffix("-00001")?;
-    let count = count.parse().ok().filter(|count| (1..=999).contains(count))?;
-    Some((stem, count))
 }
 
 /// A value for a query: everything but letters, digits and `-._~` is written as its bytes.

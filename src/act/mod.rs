@@ -4,9 +4,11 @@
 //! unload when the list no longer shows it. Nothing here decides anything; whoever calls it holds the deadlines of
 //! loads, and dropping a load gives it up.
 
+mod arguments;
 pub mod changes;
 pub mod error;
 pub mod find;
+mod heads;
 mod http;
 mod insist;
 mod key;

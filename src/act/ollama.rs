@@ -19,6 +19,11 @@ use super::http::{Http, Reply};
 use super::insist::{GIVEN_UP_AFTER, Insistence};
 use super::{Kept, Resident, ResidentState, key};
 use crate::decide::input::{ModelFacts, ServerFacts};
+use crate::footprint::Sizing;
+use crate::footprint::formula::Plan;
+use crate::footprint::load::{Cells, Context, Held, Load};
+use crate::footprint::shape::{Shape, ShapeError};
+use crate::footprint::show::Shown;
 use crate::policy::Rung;
 use crate::units::Bytes;
 
@@ -87,6 +92,19 @@ struct Details {
     family: String,
 }
 
+/// What `/api/show` tells of a model.
+#[derive(Debug, Deserialize)]
+struct Show {
+    #[serde(flatten)]
+    shown: Shown,
+    /// Lines of a name and a value, as the model's own file sets them.
+    #[serde(default)]
+    parameters: String,
+    /// Only of a model that takes images.
+    #[serde(default)]
+    projector_info: Option<Value>,
+}
+
 #[derive(Debug, Deserialize)]
 struct Done {
     #[serde(default)]
@@ -116,13 +134,30 @@ impl Ollama {
     pub(super) async fn facts(&self) -> Result<ServerFacts, ActError> {
         let version = self.version().await?;
         let installed: Listing<Installed> = self.http.get("/api/tags", ANSWER_MAX).await?;
-        let models = installed.models.unwrap_or_default().into_iter().filter(Installed::can_be_a_rung);
-        let facts = |model: Installed| {
-            let key = Some(key::of_ollama(&version, &model.name, model.digest.as_deref()));
-            (model.name, ModelFacts { key, ..upper_bound(model.size) })
+        let mut facts = ServerFacts { version, ..ServerFacts::default() };
+        for model in installed.models.unwrap_or_default().into_iter().filter(Installed::can_be_a_rung) {
+            let sizing = self.sizing(&model).await;
+            let key = Some(key::of_ollama(&facts.version, &model.name, model.digest.as_deref()));
+            facts.models.insert(model.name, ModelFacts { sizing, key });
+        }
+        Ok(facts)
+    }
+
+    /// By what it shows of the model, else by the size of its files.
+    async fn sizing(&self, model: &Installed) -> Option<Sizing> {
+        let size = Some(Bytes(model.size)).filter(|size| size.0 > 0);
+        let shown = self.http.post("/api/show", &json!({ "model": model.name }), ANSWER_MAX).await;
+        let plan = match shown.and_then(Reply::accepted).and_then(|reply| reply.json::<Show>()) {
+            Ok(show) => show.plan(size).map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
         };
-        let models = models.map(facts).collect();
-        Ok(ServerFacts { version, models, models_max: None })
+        match plan {
+            Ok(plan) => Some(Sizing::Formula(Box::new(plan))),
+            Err(why) => {
+                tracing::debug!(message = "The metadata of a model is not read.", model = %model.name, %why);
+                size.map(Sizing::Files)
+            }
+        }
     }
 
     pub(super) async fn residents(&self) -> Result<Vec<Resident>, ActError> {
@@ -282,6 +317,25 @@ impl Installed {
     }
 }
 
+impl Show {
+    /// It does not map weights into memory without a GPU, and takes one conversation at a time unless told otherwise.
+    fn plan(&self, size: Option<Bytes>) -> Result<Plan, ShapeError> {
+        let shape = Shape::of(&[self.shown.head()])?;
+        let parameter = |line: &str| line.strip_prefix("num_ctx")?.trim().parse().ok().filter(|tokens| *tokens > 0);
+        let load = Load {
+            context: self.parameters.lines().find_map(parameter).map_or(Context::ByGpu, Context::Tokens),
+            slots: 1,
+            cells: Cells::Multiplied,
+            weights: Held::Copied,
+            ..Load::default()
+        };
+        // The size is of everything that the model consists of.
+        let projector = self.projector_info.as_ref().and(size).unwrap_or_default();
+        let beside = projector.saturating_sub(shape.weights());
+        Ok(Plan { shape, load, vram: Bytes::ZERO, beside })
+    }
+}
+
 impl Reply {
     /// Whether a token was made: an empty prompt would end with `load`, an unload with `unload`.
     fn is_an_answer(&self, model: &str) -> Result<(), ActError> {
@@ -302,10 +356,6 @@ fn preload(rung: &Rung, context: Option<u32>) -> Value {
         request["options"] = json!({ "num_ctx": tokens });
     }
     request
-}
-
-fn upper_bound(size: u64) -> ModelFacts {
-    if size > 0 { ModelFacts::of_files(Bytes(size)) } else { ModelFacts::default() }
 }
 
 /// The name as the lists have it: with its tag, and without the parts that are the default.

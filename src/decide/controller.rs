@@ -254,6 +254,7 @@ impl Controller {
 
     fn machine_found(&mut self, machine: Machine) {
         self.machine = Some(machine);
+        self.place_models();
         self.tier = Some(tier(&self.policy, machine));
     }
 

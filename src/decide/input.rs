@@ -75,6 +75,14 @@ pub struct ServerFacts {
     pub models_max: Option<u32>,
 }
 
+impl ServerFacts {
+    /// The machine has so much GPU memory: what of a model goes there is not taken of memory.
+    pub fn place(&mut self, vram: Bytes) {
+        let sizings = self.models.values_mut().filter_map(|model| model.sizing.as_mut());
+        sizings.for_each(|sizing| sizing.place(vram));
+    }
+}
+
 /// What is known of one of a server's models.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelFacts {

@@ -10,9 +10,14 @@ use super::controller::{Adopt, Controller};
 use super::input::{Input, ModelFacts, ServerFacts};
 use super::phase::Phase;
 use crate::classify::tier::Machine;
-use crate::footprint::Footprint;
+use crate::footprint::formula::Plan;
+use crate::footprint::gguf::Head;
 use crate::footprint::key::FootprintKey;
+use crate::footprint::load::Load;
+use crate::footprint::shape::Shape;
+use crate::footprint::show::Shown;
 use crate::footprint::sightings::Learned;
+use crate::footprint::{Footprint, Sizing};
 use crate::policy::{AtDeadline, Policy, Rung, WhenNothingFits};
 use crate::sample::{ProcessMemory, Reading, Resident, ResidentState, Sample, Traffic};
 use crate::units::{Bytes, Moment, Span};
@@ -617,4 +622,32 @@ fn a_climb_in_a_pause_goes_by_its_own_window_and_not_by_trouble_that_is_over() {
     rig.run(Span::seconds(25));
     assert_eq!(rig.serving().as_deref(), Some("large"));
     assert_eq!(rig.loads, ["large", "medium", "large"], "within a minute of the trouble, and once");
+}
+
+#[test]
+fn what_goes_to_a_gpu_is_told_apart_in_whatever_order_the_machine_and_the_server_are_found() {
+    let head: Head = serde_json::from_value::<Shown>(serde_json::json!({
+        "model_info": { "general.architecture": "llama", "llama.block_count": 2, "llama.context_length": 8192,
+            "llama.embedding_length": 64, "llama.attention.head_count": 4 },
+        "tensors": [{ "name": "token_embd.weight", "type": "F16", "shape": [64, 1000] }],
+    }))
+    .unwrap()
+    .head();
+    let shape = Shape::of(&[head]).unwrap();
+    let plan = Plan { shape, load: Load::default(), vram: Bytes::ZERO, beside: Bytes::ZERO };
+    let model = ModelFacts { sizing: Some(Sizing::Formula(Box::new(plan))) };
+    let facts = ServerFacts { models: [("large:1b".to_owned(), model)].into(), ..ServerFacts::default() };
+    let machine = |vram| Input::MachineFound(Machine { memory: Bytes::gib(16), cores: 4, vram });
+    let with = |inputs: [Input; 2]| {
+        let policy = policy(false, false);
+        let rung = policy.ladder[0].clone();
+        let mut controller = Controller::new(Moment::START, Arc::new(policy), Adopt::Ladder);
+        inputs.into_iter().for_each(|input| controller.handle_input(Moment::START, input));
+        controller.footprint(&rung).unwrap()
+    };
+    let alone = with([machine(Bytes::ZERO), Input::ServerUp(facts.clone())]);
+    assert_eq!(alone.vram, Bytes::ZERO);
+    let beside = with([machine(Bytes::gib(8)), Input::ServerUp(facts.clone())]);
+    assert!(beside.vram > Bytes::mib(300), "{beside:?}");
+    assert_eq!(with([Input::ServerUp(facts), machine(Bytes::gib(8))]), beside);
 }

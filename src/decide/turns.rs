@@ -18,6 +18,7 @@ const RECONCILE_MAX: Span = Span::minutes(2);
 impl Controller {
     pub(super) fn server_up(&mut self, now: Moment, facts: ServerFacts) {
         self.server = Some(facts);
+        self.place_models();
         self.server_down = false;
         self.forget_server_state(now);
         self.phase = Phase::Reconciling;
@@ -30,7 +31,15 @@ impl Controller {
     pub(super) fn models_found(&mut self, facts: ServerFacts) {
         if self.server.is_some() {
             self.server = Some(facts);
+            self.place_models();
             self.refresh_ledger();
+        }
+    }
+
+    /// Both must be known, and either may be found first.
+    pub(super) fn place_models(&mut self) {
+        if let (Some(machine), Some(facts)) = (self.machine, &mut self.server) {
+            facts.place(machine.vram);
         }
     }
 

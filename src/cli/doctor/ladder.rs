@@ -20,7 +20,9 @@ pub fn findings(
     let mut findings: Vec<Finding> = vec![of_tier(policy, machine)];
     let assessment = classify(policy, sample, &Ledger::default());
     let rooms: Vec<Room> = assessment.pools().map(|pool| Room::of(pool, pool.foreign)).collect();
-    findings.extend(policy.ladder.iter().map(|rung| of_rung(rung, driver, facts, &rooms)));
+    let mut facts = facts.clone();
+    facts.place(machine.vram);
+    findings.extend(policy.ladder.iter().map(|rung| of_rung(rung, driver, &facts, &rooms)));
     findings.extend(contexts(policy, driver.kind()));
     findings
 }

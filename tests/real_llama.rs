@@ -15,7 +15,7 @@ use tierkeeper::cli::demo::models;
 use tierkeeper::config::ServerKind;
 use tierkeeper::decide::input::ModelFacts;
 use tierkeeper::footprint::Sizing;
-use tierkeeper::footprint::key::Weights;
+use tierkeeper::footprint::load::Held;
 use tierkeeper::policy::Rung;
 use tierkeeper::units::Bytes;
 use tokio::time::{sleep, timeout};
@@ -109,7 +109,7 @@ async fn it_is_recognised_and_its_facts_are_read() {
     assert!(memory.weights <= size("a.gguf").0 && memory.weights * 10 > size("a.gguf").0 * 9, "{memory:?}");
     assert_eq!(facts.models["broken"].sizing, ModelFacts::of_files(size("broken.gguf")).sizing);
     let key = facts.models["a"].key.clone().unwrap();
-    assert_eq!((key.context, key.weights), (Some(1024), Some(Weights::Mapped)), "{key}");
+    assert_eq!((key.context, key.weights), (Some(1024), Some(Held::Mapped)), "{key}");
     assert!(key.digest.is_some_and(|digest| digest.starts_with(&format!("{}-", size("a.gguf").0))), "by its file");
 }
 

@@ -10,6 +10,7 @@ const MODEL: [&str; 2] = ["--model", "-m"];
 /// What is loaded beside the model: a projector, a drafting model, adapters.
 const BESIDE: [&str; 8] =
     ["--mmproj", "-mm", "--model-draft", "-md", "--spec-draft-model", "--lora", "--control-vector", "--model-vocoder"];
+pub(super) const GPU_LAYERS: [&str; 3] = ["--gpu-layers", "-ngl", "--n-gpu-layers"];
 const EMBEDDING: [&str; 4] = ["--embedding", "--embeddings", "--reranking", "--rerank"];
 
 #[derive(Clone, Copy, Debug)]
@@ -69,14 +70,14 @@ impl<'a> Arguments<'a> {
         if self.value(&["--device", "-dev"]) == Some("none") {
             return GpuLayers::Count(0);
         }
-        match self.value(&["--gpu-layers", "-ngl", "--n-gpu-layers"]) {
+        match self.value(&GPU_LAYERS) {
             Some("all") => GpuLayers::Count(u32::MAX),
             Some(count) => count.parse().map_or(GpuLayers::AsFit, GpuLayers::Count),
             None => GpuLayers::AsFit,
         }
     }
 
-    fn held(self) -> Held {
+    pub(super) fn held(self) -> Held {
         if let Some(mode) = self.value(&["--load-mode", "-lm"]) {
             return if mode.contains("mmap") || mode == "mlock" || mode == "auto" {
                 Held::Mapped
@@ -105,12 +106,12 @@ impl<'a> Arguments<'a> {
         }
     }
 
-    fn number(self, names: &[&str]) -> Option<u32> {
+    pub(super) fn number(self, names: &[&str]) -> Option<u32> {
         self.value(names)?.parse().ok()
     }
 
     /// The value that follows one of these; the last one holds, as there.
-    fn value(self, names: &[&str]) -> Option<&'a str> {
+    pub(super) fn value(self, names: &[&str]) -> Option<&'a str> {
         self.0.get(self.last(names)? + 1).map(String::as_str)
     }
 

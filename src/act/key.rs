@@ -7,7 +7,12 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use crate::footprint::key::{FootprintKey, Weights};
+use super::arguments::{Arguments, GPU_LAYERS};
+use crate::footprint::key::FootprintKey;
+use crate::footprint::load::Held;
+
+/// What it keeps its cache in when nobody says otherwise.
+const USUAL_CACHE: &str = "f16";
 
 /// The key of a model of Ollama. It reads weights into memory where it runs them on the CPU.
 pub(super) fn of_ollama(version: &str, model: &str, digest: Option<&str>) -> FootprintKey {
@@ -15,7 +20,7 @@ pub(super) fn of_ollama(version: &str, model: &str, digest: Option<&str>) -> Foo
         server: version.to_owned(),
         model: model.to_owned(),
         digest: digest.filter(|digest| !digest.is_empty()).map(str::to_owned),
-        weights: Some(Weights::Copied),
+        weights: Some(Held::Copied),
         ..FootprintKey::default()
     }
 }
@@ -24,22 +29,13 @@ pub(super) fn of_ollama(version: &str, model: &str, digest: Option<&str>) -> Foo
 pub(super) async fn of_llama_server(
     version: &str,
     model: &str,
-    arguments: &[String],
+    arguments: Arguments<'_>,
     files: Option<&[String]>,
 ) -> FootprintKey {
-    let value = |names: &[&str]| {
-        let at = arguments.iter().position(|argument| names.contains(&argument.as_str()))?;
-        arguments.get(at + 1).cloned()
-    };
-    let number = |names: &[&str]| value(names).and_then(|written| written.parse::<u32>().ok());
-    let has = |name: &str| arguments.iter().any(|argument| argument == name);
-    let types = (value(&["-ctk", "--cache-type-k"]), value(&["-ctv", "--cache-type-v"]));
+    let types = (arguments.value(&["--cache-type-k", "-ctk"]), arguments.value(&["--cache-type-v", "-ctv"]));
     let cache = match types {
         (None, None) => None,
-        (keys, values) => {
-            let usual = || "f16".to_owned();
-            Some(format!("{}/{}", keys.unwrap_or_else(usual), values.unwrap_or_else(usual)))
-        }
+        (keys, values) => Some(format!("{}/{}", keys.unwrap_or(USUAL_CACHE), values.unwrap_or(USUAL_CACHE))),
     };
     let digest = match files {
         Some(files) => digest(files).await,
@@ -50,11 +46,11 @@ pub(super) async fn of_llama_server(
         model: model.to_owned(),
         digest,
         // Zero is the model's own.
-        context: number(&["-c", "--ctx-size"]).filter(|tokens| *tokens > 0),
-        parallel: number(&["-np", "--parallel"]),
+        context: arguments.number(&["--ctx-size", "-c"]).filter(|tokens| *tokens > 0),
+        parallel: arguments.number(&["--parallel", "-np"]),
         cache,
-        gpu_layers: value(&["-ngl", "--gpu-layers", "--n-gpu-layers"]),
-        weights: Some(if has("--no-mmap") { Weights::Copied } else { Weights::Mapped }),
+        gpu_layers: arguments.value(&GPU_LAYERS).map(str::to_owned),
+        weights: Some(arguments.held()),
     }
 }
 
@@ -84,11 +80,11 @@ mod tests {
     #[tokio::test]
     async fn the_command_line_tells_how_a_model_is_loaded() {
         let line = "llama-server -c 8192 --parallel 2 -ctk q8_0 -ngl 99 --no-mmap";
-        let key = of_llama_server("llama-server b1", "a", &words(line), None).await;
+        let key = of_llama_server("llama-server b1", "a", Arguments(&words(line)), None).await;
         let expected =
             "server=llama-server%20b1 model=a context=8192 parallel=2 cache=q8_0/f16 gpu_layers=99 weights=copied";
         assert_eq!(key.to_string(), expected);
-        let plain = of_llama_server("llama-server b1", "a", &words("llama-server -c 0"), None).await;
+        let plain = of_llama_server("llama-server b1", "a", Arguments(&words("llama-server -c 0")), None).await;
         assert_eq!(plain.to_string(), "server=llama-server%20b1 model=a weights=mapped");
     }
 

@@ -141,7 +141,7 @@ impl LlamaServer {
             if !model.arguments().embeds() {
                 let sizing = model.sizing().await;
                 let files = model.files();
-                let key = key::of_llama_server(&facts.version, &model.id, &model.status.args, files.as_deref()).await;
+                let key = key::of_llama_server(&facts.version, &model.id, model.arguments(), files.as_deref()).await;
                 facts.models.insert(model.id, ModelFacts { sizing, key: Some(key) });
             }
         }

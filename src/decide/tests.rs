@@ -635,7 +635,7 @@ fn what_goes_to_a_gpu_is_told_apart_in_whatever_order_the_machine_and_the_server
     .head();
     let shape = Shape::of(&[head]).unwrap();
     let plan = Plan { shape, load: Load::default(), vram: Bytes::ZERO, beside: Bytes::ZERO };
-    let model = ModelFacts { sizing: Some(Sizing::Formula(Box::new(plan))) };
+    let model = ModelFacts { sizing: Some(Sizing::Formula(Box::new(plan))), ..ModelFacts::default() };
     let facts = ServerFacts { models: [("large:1b".to_owned(), model)].into(), ..ServerFacts::default() };
     let machine = |vram| Input::MachineFound(Machine { memory: Bytes::gib(16), cores: 4, vram });
     let with = |inputs: [Input; 2]| {

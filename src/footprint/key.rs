@@ -9,6 +9,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::load::Held;
+
 /// What a footprint depends on, as far as the server tells. What it does not tell is `None`, which is a value of its
 /// own and equal to nothing else.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -33,26 +35,7 @@ pub struct FootprintKey {
     #[serde(default)]
     pub gpu_layers: Option<String>,
     #[serde(default)]
-    pub weights: Option<Weights>,
-}
-
-/// How the weights come into memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Weights {
-    /// Pages of the file, which the kernel calls available though they are hot.
-    Mapped,
-    /// Read into memory of the process.
-    Copied,
-}
-
-impl Weights {
-    pub fn name(self) -> &'static str {
-        match self {
-            Weights::Mapped => "mapped",
-            Weights::Copied => "copied",
-        }
-    }
+    pub weights: Option<Held>,
 }
 
 /// A line that is no key.
@@ -104,7 +87,7 @@ impl FromStr for FootprintKey {
                 "cache" => key.cache = Some(value),
                 "gpu_layers" => key.gpu_layers = Some(value),
                 "weights" => {
-                    let known = [Weights::Mapped, Weights::Copied].into_iter().find(|known| known.name() == value);
+                    let known = [Held::Mapped, Held::Copied].into_iter().find(|known| known.name() == value);
                     key.weights = Some(known.ok_or_else(wrong)?);
                 }
                 _ => return Err(wrong()),
@@ -147,8 +130,8 @@ mod tests {
     use proptest::option;
     use proptest::prelude::*;
 
-    fn weights() -> impl Strategy<Value = Option<Weights>> {
-        prop_oneof![Just(None), Just(Some(Weights::Mapped)), Just(Some(Weights::Copied))]
+    fn weights() -> impl Strategy<Value = Option<Held>> {
+        prop_oneof![Just(None), Just(Some(Held::Mapped)), Just(Some(Held::Copied))]
     }
 
     fn key() -> impl Strategy<Value = FootprintKey> {
@@ -196,7 +179,7 @@ mod tests {
             model: "qwen3:4b".to_owned(),
             digest: Some("a1b2".to_owned()),
             context: Some(8192),
-            weights: Some(Weights::Copied),
+            weights: Some(Held::Copied),
             ..FootprintKey::default()
         };
         let line = "server=Ollama%200.33.1 model=qwen3:4b digest=a1b2 context=8192 weights=copied";

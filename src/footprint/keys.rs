@@ -216,7 +216,7 @@ impl<'a> Keys<'a> {
         };
         let windowed = |index: u64| match (period, is_first_full) {
             (0, _) => true,
-            (_, true) => index % period != 0,
+            (_, true) => !index.is_multiple_of(period),
             (_, false) => index % period < period - 1,
         };
         Ok((0..count).map(|index| Some(window).filter(|window| *window > 0 && windowed(index))).collect())

@@ -70,11 +70,22 @@ pub enum GpuLayers {
 }
 
 /// How the weights that stay in memory are held.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Held {
+    /// Pages of the file, which the kernel calls available though they are hot.
     Mapped,
+    /// Read into memory of the process.
     Copied,
+}
+
+impl Held {
+    pub fn name(self) -> &'static str {
+        match self {
+            Held::Mapped => "mapped",
+            Held::Copied => "copied",
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,7 +8,8 @@ use tempfile::TempDir;
 use super::speed::Speed;
 use super::*;
 use crate::footprint::Footprint;
-use crate::footprint::key::{FootprintKey, Weights};
+use crate::footprint::key::FootprintKey;
+use crate::footprint::load::Held;
 use crate::footprint::sightings::Sightings;
 use crate::units::{Bytes, Span};
 
@@ -24,7 +25,7 @@ fn key(model: &str) -> FootprintKey {
         model: model.to_owned(),
         digest: Some("a1b2".to_owned()),
         context: Some(8192),
-        weights: Some(Weights::Copied),
+        weights: Some(Held::Copied),
         ..FootprintKey::default()
     }
 }

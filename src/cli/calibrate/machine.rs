@@ -8,7 +8,7 @@ use crate::act::Driver;
 use crate::classify::{Assessment, Ledger, classify};
 use crate::config::Config;
 use crate::footprint::Footprint;
-use crate::footprint::key::Weights;
+use crate::footprint::load::Held;
 use crate::policy::Policy;
 use crate::run::clock::Clock;
 use crate::run::sampler;
@@ -121,11 +121,11 @@ impl Look {
 
 /// What came with a load. Where processes are seen it is what they hold more than before, with the server's own part,
 /// which a model that is alone brings along. Where they are hidden, what the pools rose by if they lay still.
-pub(super) fn taken(before: &[Look], after: &[Look], weights: Option<Weights>) -> Option<Taken> {
+pub(super) fn taken(before: &[Look], after: &[Look], weights: Option<Held>) -> Option<Taken> {
     let (first, last) = (before.last()?, after.last()?);
     let vram = vram(before, after)?;
     let (Some(had), Some(has)) = (first.processes(), last.processes()) else {
-        let copied = weights == Some(Weights::Copied);
+        let copied = weights == Some(Held::Copied);
         let memory = rose(before, after, |look| Some(look.sample.ram?.used)).filter(|_| copied)?;
         return Some(Taken { footprint: Footprint { memory, vram }, parts: None });
     };

@@ -14,7 +14,8 @@ use crate::decide::controller::Controller;
 use crate::decide::phase::Phase;
 use crate::decide::reason::Reason;
 use crate::footprint::Footprint;
-use crate::footprint::key::{FootprintKey, Weights};
+use crate::footprint::key::FootprintKey;
+use crate::footprint::load::Held;
 use crate::footprint::sightings::{Learned, Sightings};
 use crate::policy::Rung;
 use crate::sample::Sample;
@@ -203,7 +204,7 @@ impl Controller {
 
     /// Mapped weights are part of what is measured only where it is seen which files are mapped.
     fn sees_weights(&self, residency: &Residency) -> bool {
-        residency.key.weights != Some(Weights::Mapped) || self.learning.weights_seen
+        residency.key.weights != Some(Held::Mapped) || self.learning.weights_seen
     }
 
     /// What its processes hold, when they hold nothing else.
@@ -219,7 +220,7 @@ impl Controller {
     fn seen_by_use(&self, now: Moment, serving: &Rung, residency: &Residency) -> Option<Footprint> {
         let hidden = self.latest.pools().all(|pool| pool.own_source == OwnSource::Ledger);
         // Mapped weights are in no figure for use where the processes are hidden.
-        let copied = residency.key.weights == Some(Weights::Copied);
+        let copied = residency.key.weights == Some(Held::Copied);
         if !hidden || !copied || residency.noted.is_some() || !self.is_alone(serving) {
             return None;
         }

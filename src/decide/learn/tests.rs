@@ -124,7 +124,7 @@ fn each_load_is_one_sighting_and_only_when_it_has_settled() {
     assert_eq!(seen(&rig, "large:1b"), [12]);
 }
 
-fn hidden(weights: Weights) -> Rig {
+fn hidden(weights: Held) -> Rig {
     let facts = facts_of(120, |model| FootprintKey { weights: Some(weights), ..key(model) });
     let mut rig = Rig::before(policy(false, false), Adopt::Ladder, Vec::new(), facts);
     rig.hidden = true;
@@ -145,7 +145,7 @@ fn woken(rig: &mut Rig) {
 
 #[test]
 fn a_hidden_models_footprint_is_what_a_still_pool_rose_by() {
-    let mut rig = hidden(Weights::Copied);
+    let mut rig = hidden(Held::Copied);
     woken(&mut rig);
     rig.run(Span::minutes(2));
     assert_eq!((rig.serving().as_deref(), learned_of(&rig)), (Some("large"), vec![vec![gib(12)]]));
@@ -153,14 +153,14 @@ fn a_hidden_models_footprint_is_what_a_still_pool_rose_by() {
 
 #[test]
 fn a_hidden_model_is_not_learned_of_while_others_move_or_where_its_weights_are_mapped() {
-    let mut moving = hidden(Weights::Copied);
+    let mut moving = hidden(Held::Copied);
     woken(&mut moving);
     for second in 0..120 {
         moving.foreign = 2 + second % 2;
         moving.run(Span::seconds(1));
     }
     assert_eq!((moving.serving().as_deref(), learned_of(&moving).len()), (Some("large"), 0));
-    let mut mapped = hidden(Weights::Mapped);
+    let mut mapped = hidden(Held::Mapped);
     woken(&mut mapped);
     mapped.run(Span::minutes(2));
     assert_eq!((mapped.serving().as_deref(), learned_of(&mapped).len()), (Some("large"), 0));

@@ -1,4 +1,4 @@
-//! Held memory: a number of bytes -> a process that really holds them, until its parent lets go of its stdin.
+//! Weights memory: a number of bytes -> a process that really holds them, until its parent lets go of its stdin.
 
 use std::hint::black_box;
 use std::io::{self, Write};

@@ -31,7 +31,7 @@ pub struct StatusReport {
     pub severity: String,
     pub in_flight: u32,
     pub held: u32,
-    /// By name (`memory`, `vram`); one that could not be read is not there.
+    /// By name (`memory`, `vram`, `cgroup`); one that could not be read is not there.
     pub pools: BTreeMap<String, PoolReport>,
     pub last_decision: Option<DecisionReport>,
     pub server: Option<ServerReport>,

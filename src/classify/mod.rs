@@ -5,13 +5,15 @@
 //! its arguments; what must be remembered is in the `Ledger`, which `decide` keeps.
 
 pub mod tier;
+mod findings;
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::policy::{Policy, Pressure};
-use crate::sample::{ProcessMemory, Reading, Resident, Sample, Stall, own_memory};
+use self::findings::{host_emergency, stalled, thrashing, use_of, worse};
+use crate::policy::Policy;
+use crate::sample::{CgroupReading, ProcessMemory, Reading, Resident, Sample, hot_weights, own_memory};
 use crate::units::{Bytes, Permille};
 
 /// From here on a pool is worth watching.
@@ -24,6 +26,12 @@ pub enum Pool {
     Ram,
     /// The memory of all discrete GPUs, summed.
     Vram,
+    /// What the server's cgroup may hold of the memory, where its limit can be seen.
+    Cgroup,
+}
+
+impl Pool {
+    pub const ALL: [Pool; 3] = [Pool::Ram, Pool::Vram, Pool::Cgroup];
 }
 
 impl fmt::Display for Pool {
@@ -31,6 +39,7 @@ impl fmt::Display for Pool {
         f.write_str(match self {
             Pool::Ram => "memory",
             Pool::Vram => "GPU memory",
+            Pool::Cgroup => "cgroup memory",
         })
     }
 }
@@ -97,6 +106,7 @@ pub struct LedgerModel {
 pub struct PoolAmounts {
     pub memory: Option<Bytes>,
     pub vram: Option<Bytes>,
+    pub cgroup: Option<Bytes>,
 }
 
 impl PoolAmounts {
@@ -104,6 +114,7 @@ impl PoolAmounts {
         match pool {
             Pool::Ram => self.memory,
             Pool::Vram => self.vram,
+            Pool::Cgroup => self.cgroup,
         }
     }
 
@@ -111,6 +122,7 @@ impl PoolAmounts {
         match pool {
             Pool::Ram => self.memory = amount,
             Pool::Vram => self.vram = amount,
+            Pool::Cgroup => self.cgroup = amount,
         }
     }
 }
@@ -144,8 +156,25 @@ pub struct Finding {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
-    Use { pool: Pool, used: Permille, threshold: Permille, foreign: Bytes, ceiling: Bytes },
-    Stall { stalled: Permille, threshold: Permille },
+    Use {
+        pool: Pool,
+        used: Permille,
+        threshold: Permille,
+        foreign: Bytes,
+        ceiling: Bytes,
+    },
+    Stall {
+        stalled: Permille,
+        threshold: Permille,
+    },
+    Thrash {
+        refaulted: Permille,
+        threshold: Permille,
+    },
+    /// The kernel has killed so many more of the server's processes because their cgroup was full.
+    OomKill {
+        kills: u64,
+    },
 }
 
 /// What one sample says.
@@ -154,6 +183,9 @@ pub struct Assessment {
     pub ram: Option<PoolAssessment>,
     /// `None` on a machine without a discrete GPU, and while one cannot be read (`blind`).
     pub vram: Option<PoolAssessment>,
+    /// `None` when the server's cgroup has no limit, or cannot be seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<PoolAssessment>,
     /// A pool that should be there could not be read: nothing climbs, and nothing proactive is done.
     pub blind: bool,
     /// From the use of the pools.
@@ -161,6 +193,11 @@ pub struct Assessment {
     /// From time stalled on memory, together with its window.
     pub stall: Finding,
     pub stall_window: Option<u64>,
+    /// From pages that were read again and again, together with its window.
+    pub thrash: Finding,
+    pub thrash_window: Option<u64>,
+    /// As counted in the server's cgroup since it was made.
+    pub oom_kills: Option<u64>,
 }
 
 impl Assessment {
@@ -168,11 +205,16 @@ impl Assessment {
         match pool {
             Pool::Ram => self.ram.as_ref(),
             Pool::Vram => self.vram.as_ref(),
+            Pool::Cgroup => self.cgroup.as_ref(),
         }
     }
 
     pub fn pools(&self) -> impl Iterator<Item = &PoolAssessment> {
-        self.ram.iter().chain(self.vram.iter())
+        self.ram.iter().chain(&self.vram).chain(&self.cgroup)
+    }
+
+    pub fn pools_mut(&mut self) -> impl Iterator<Item = &mut PoolAssessment> {
+        self.ram.iter_mut().chain(&mut self.vram).chain(&mut self.cgroup)
     }
 }
 
@@ -181,6 +223,8 @@ pub fn ceiling(policy: &Policy, pool: Pool, capacity: Bytes) -> Bytes {
     let reserve = match pool {
         Pool::Ram => policy.reserve.memory,
         Pool::Vram => policy.reserve.vram,
+        // The reserve is for the programs that share the machine; a group's limit is the server's alone.
+        Pool::Cgroup => Bytes::ZERO,
     };
     capacity.saturating_sub(reserve).min(capacity.share(policy.pressure.soft.use_share))
 }
@@ -200,8 +244,12 @@ pub fn classify(policy: &Policy, sample: &Sample, ledger: &Ledger) -> Assessment
         let measured = sample.runners.as_deref().and_then(own_vram);
         assess(policy, Pool::Vram, reading, measured, sample, ledger)
     });
+    let cgroup = sample.cgroup.map(|group| {
+        let measured = sample.runners.as_deref().map(|runners| own_in(group, runners));
+        assess(policy, Pool::Cgroup, group.reading, measured, sample, ledger)
+    });
     let mut usage = Finding::default();
-    for pool in ram.iter().chain(vram.iter()) {
+    for pool in ram.iter().chain(&vram).chain(&cgroup) {
         usage = worse(usage, use_of(&policy.pressure, pool, ledger.chosen.of(pool.pool)));
     }
     if let Some(host) = sample.host_use.filter(|host| *host >= policy.pressure.emergency.use_share) {
@@ -211,9 +259,13 @@ pub fn classify(policy: &Policy, sample: &Sample, ledger: &Ledger) -> Assessment
         blind: ram.is_none() || gpus.is_none(),
         ram,
         vram,
+        cgroup,
         usage,
         stall: sample.stall.map(|stall| stalled(&policy.pressure, stall)).unwrap_or_default(),
         stall_window: sample.stall.map(|stall| stall.window),
+        thrash: sample.thrash.map(thrashing).unwrap_or_default(),
+        thrash_window: sample.thrash.map(|thrash| thrash.window),
+        oom_kills: sample.cgroup.and_then(|group| group.oom_kills),
     }
 }
 
@@ -272,62 +324,20 @@ impl Ledger {
 impl LedgerModel {
     fn amount(&self, pool: Pool) -> Bytes {
         match pool {
-            Pool::Ram => self.memory,
+            Pool::Ram | Pool::Cgroup => self.memory,
             Pool::Vram => self.vram,
         }
     }
 }
 
+/// What the server's processes hold of its cgroup: of their weights only what is charged there.
+fn own_in(group: CgroupReading, runners: &[ProcessMemory]) -> Bytes {
+    own_memory(runners).saturating_sub(hot_weights(runners)) + group.weights
+}
+
 /// What the server's processes hold of the GPUs, if the driver tells it of each of them.
 fn own_vram(runners: &[ProcessMemory]) -> Option<Bytes> {
     runners.iter().map(|runner| runner.vram).sum()
-}
-
-/// The level of one pool's use. Hard and emergency count everything; at soft our own use counts at most what the rung
-/// was chosen for, so that our own growth is nobody's reason to leave.
-fn use_of(pressure: &Pressure, pool: &PoolAssessment, chosen: Option<Bytes>) -> Finding {
-    let share = pool.used.share_of(pool.capacity);
-    let counted = pool.foreign_now + pool.own.min(chosen.unwrap_or(pool.own));
-    let soft_share = counted.share_of(pool.capacity);
-    let (level, used, threshold) = if share >= pressure.emergency.use_share {
-        (Level::Emergency, share, pressure.emergency.use_share)
-    } else if share >= pressure.hard.use_share {
-        (Level::Hard, share, pressure.hard.use_share)
-    } else if counted > pool.ceiling {
-        // The same comparison by which a rung fits: what was chosen as fitting to the last byte is no trouble.
-        (Level::Soft, soft_share, pressure.soft.use_share.min(pool.ceiling.share_of(pool.capacity)))
-    } else if share >= WATCH {
-        (Level::Watch, share, WATCH)
-    } else {
-        return Finding::default();
-    };
-    let cause = Cause::Use { pool: pool.pool, used, threshold, foreign: pool.foreign_now, ceiling: pool.ceiling };
-    Finding { level, cause: Some(cause) }
-}
-
-/// The real machine is full, whatever we pretend it to be.
-fn host_emergency(used: Permille, threshold: Permille, ram: Option<&PoolAssessment>) -> Finding {
-    let foreign = ram.map(|ram| ram.foreign_now).unwrap_or_default();
-    let ceiling = ram.map(|ram| ram.ceiling).unwrap_or_default();
-    Finding { level: Level::Emergency, cause: Some(Cause::Use { pool: Pool::Ram, used, threshold, foreign, ceiling }) }
-}
-
-/// The level of one window of stalls. Without reclaim in the same window it is not memory that was waited for.
-fn stalled(pressure: &Pressure, stall: Stall) -> Finding {
-    let levels =
-        [(Level::Emergency, &pressure.emergency), (Level::Hard, &pressure.hard), (Level::Soft, &pressure.soft)];
-    for (level, threshold) in levels {
-        for (stalled, threshold) in [(stall.full, threshold.stall_full), (stall.some, threshold.stall_some)] {
-            if let Some(threshold) = threshold.filter(|threshold| stall.reclaiming && stalled >= *threshold) {
-                return Finding { level, cause: Some(Cause::Stall { stalled, threshold }) };
-            }
-        }
-    }
-    Finding::default()
-}
-
-fn worse(one: Finding, other: Finding) -> Finding {
-    if other.level > one.level { other } else { one }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::policy::Rung;
-use crate::sample::{MappedFile, ResidentState};
+use crate::sample::{MappedFile, ResidentState, Stall, Thrash};
 
 fn policy() -> Policy {
     let rung = |name: &str| Rung { name: name.to_owned(), model: format!("{name}-model"), context: None };
@@ -130,6 +130,68 @@ fn stalls_count_only_with_reclaim() {
     assert_eq!(level(stall(12, 0, true)), Level::Soft);
     assert_eq!(level(stall(50, 25, true)), Level::Hard);
     assert_eq!(level(stall(60, 45, true)), Level::Emergency);
+}
+
+#[test]
+fn thrash_counts_only_with_reclaim_and_needs_no_stalls() {
+    let mut sample = sample(Bytes::gib(5));
+    let mut level = |percent: u32, reclaiming: bool| {
+        sample.thrash = Some(Thrash { refaulted: Permille::percent(percent), reclaiming, window: 1 });
+        let assessment = classify(&policy(), &sample, &ledger());
+        assert_eq!(assessment.stall.level, Level::Calm);
+        assessment.thrash.level
+    };
+    assert_eq!(level(300, false), Level::Calm, "what was dropped for another reason");
+    assert_eq!([9, 10, 49, 50, 300].map(|percent| level(percent, true)), {
+        use Level::{Calm, Hard, Soft};
+        [Calm, Soft, Soft, Hard, Hard]
+    });
+}
+
+/// The server in a group of 4 GiB, which holds 1 GiB of others, on a machine that is all but free.
+fn in_a_group(used: Bytes, weights: Bytes) -> Sample {
+    let reading = Reading { capacity: Bytes::gib(4), used };
+    let mut sample = sample(Bytes::gib(3));
+    sample.cgroup = Some(CgroupReading { reading, weights, oom_kills: Some(0) });
+    sample
+}
+
+#[test]
+fn the_servers_cgroup_is_a_pool_of_its_own_with_no_reserve() {
+    let mut sample = in_a_group(Bytes::mib(3000), Bytes::ZERO);
+    sample.runners = Some(vec![runner(Bytes::gib(2))]);
+    let group = classify(&policy(), &sample, &ledger()).cgroup.unwrap();
+    assert_eq!((group.own, group.own_source, group.foreign), (Bytes::gib(2), OwnSource::Measured, Bytes::mib(952)));
+    assert_eq!(group.ceiling, Bytes::gib(4).share(Permille(800)));
+    let level = |used: u64| {
+        let mut sample = sample.clone();
+        sample.cgroup.as_mut().unwrap().reading.used = Bytes::mib(used);
+        classify(&policy(), &sample, &ledger()).usage
+    };
+    assert_eq!(level(2800).level, Level::Calm);
+    assert_eq!(level(3750).level, Level::Hard);
+    assert!(matches!(
+        level(4090),
+        Finding { level: Level::Emergency, cause: Some(Cause::Use { pool: Pool::Cgroup, .. }) }
+    ));
+}
+
+#[test]
+fn weights_charged_to_another_group_are_no_part_of_what_is_ours_in_this_one() {
+    let mut one = runner(Bytes::mib(256));
+    one.file = Bytes::gib(2);
+    one.weights = vec![MappedFile { inode: 9, size: Bytes::gib(2) }];
+    let mut sample = in_a_group(Bytes::mib(256 + 500), Bytes::mib(500));
+    sample.runners = Some(vec![one]);
+    let assessment = classify(&policy(), &sample, &ledger());
+    assert_eq!(assessment.cgroup.unwrap().own, Bytes::mib(756));
+    assert_eq!(assessment.ram.unwrap().own, Bytes::mib(256) + Bytes::gib(2));
+}
+
+#[test]
+fn a_cgroup_without_a_limit_is_no_pool_and_no_blindness() {
+    let none = classify(&policy(), &sample(Bytes::gib(3)), &ledger());
+    assert!(none.cgroup.is_none() && !none.blind);
 }
 
 #[test]

@@ -109,7 +109,7 @@ impl Controller {
         let Some(rung) = switch.leaving.clone() else { return };
         switch.unload_asked = true;
         switch.runners_before = self.runners;
-        for pool in [Pool::Ram, Pool::Vram] {
+        for pool in Pool::ALL {
             let latest = self.latest.pool(pool);
             switch.own_before.set(pool, latest.map(|latest| latest.own));
             switch.used_before.set(pool, latest.map(|latest| latest.used));

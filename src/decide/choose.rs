@@ -109,7 +109,7 @@ impl Controller {
         free.then(|| (index, self.it_fits(&rooms, index, limit, stable)))
     }
 
-    /// A rung left because programs stalled, or a better one, is not climbed to before others hold less than then.
+    /// A rung left because programs stalled or thrashed, or a better one, is not climbed to before others hold less than then.
     pub(super) fn remembers_stall(&self, index: usize, rooms: &[Room]) -> bool {
         let Some(ram) = rooms.iter().find(|room| room.pool == Pool::Ram) else { return false };
         let margin = ram.capacity.share(self.policy.upgrade.margin);

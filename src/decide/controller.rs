@@ -74,8 +74,8 @@ pub struct Controller {
     pub(super) timers: TimerTable,
     pub(super) ledger: Ledger,
     pub(super) freeze_ends: Option<Moment>,
-    pub(super) rise: [Option<(Moment, Bytes)>; 2],
-    pub(super) peaks: [Peaks; 2],
+    pub(super) rise: [Option<(Moment, Bytes)>; Pool::ALL.len()],
+    pub(super) peaks: [Peaks; Pool::ALL.len()],
     pub(super) severity: Severity,
     pub(super) stalls_masked_until: Moment,
     pub(super) damping: BTreeMap<String, Damping>,
@@ -144,8 +144,8 @@ impl Controller {
             timers: TimerTable::default(),
             ledger: Ledger::default(),
             freeze_ends: None,
-            rise: [None; 2],
-            peaks: [Peaks::default(), Peaks::default()],
+            rise: [None; Pool::ALL.len()],
+            peaks: Default::default(),
             severity: Severity::default(),
             stalls_masked_until: now,
             damping: BTreeMap::new(),
@@ -314,6 +314,8 @@ impl Controller {
                 Reason::Use { pool, level, used, threshold, foreign, ceiling }
             }
             Some(Cause::Stall { stalled, threshold }) => Reason::Stall { level, stalled, threshold },
+            Some(Cause::Thrash { refaulted, threshold }) => Reason::Thrash { level, refaulted, threshold },
+            Some(Cause::OomKill { kills }) => Reason::OomKill { kills },
             None => Reason::Vanished { level },
         }
     }
@@ -354,7 +356,10 @@ impl Controller {
         }
         let hard = self.policy.pressure.hard.use_share;
         let until_hard = |pool: &crate::classify::PoolAssessment| {
-            let rate = if pool.pool == Pool::Ram { FILL_RAM } else { FILL_VRAM };
+            let rate = match pool.pool {
+                Pool::Ram | Pool::Cgroup => FILL_RAM,
+                Pool::Vram => FILL_VRAM,
+            };
             let headroom = pool.capacity.share(hard).saturating_sub(pool.used);
             Span((u128::from(headroom.0) * 1000 / u128::from(rate.0)) as u64)
         };

@@ -49,7 +49,7 @@ impl Limit {
 
 pub fn amount(footprint: &Footprint, pool: Pool) -> Bytes {
     match pool {
-        Pool::Ram => footprint.memory,
+        Pool::Ram | Pool::Cgroup => footprint.memory,
         Pool::Vram => footprint.vram,
     }
 }
@@ -61,11 +61,13 @@ pub fn shortage(rooms: &[Room], footprint: &Footprint, limit: Limit) -> Option<S
         let need = amount(footprint, pool);
         let missing = match rooms.iter().find(|room| room.pool == pool) {
             Some(room) => (room.foreign + need).saturating_sub(limit.of(room)),
+            // A limit that is not there limits nothing.
+            None if pool == Pool::Cgroup => Bytes::ZERO,
             None => need,
         };
         (missing > Bytes::ZERO).then_some(Shortage { pool, missing })
     };
-    [Pool::Ram, Pool::Vram].into_iter().filter_map(short).max_by_key(|shortage| shortage.missing)
+    Pool::ALL.into_iter().filter_map(short).max_by_key(|shortage| shortage.missing)
 }
 
 #[cfg(test)]
@@ -90,6 +92,22 @@ mod tests {
         assert_eq!(shortage(&rooms(6, 3), &need, Limit::Ceiling), Some(short));
         assert_eq!(shortage(&rooms(6, 2), &need, Limit::Below(Permille(50))).unwrap().missing, Bytes::mib(512));
         assert_eq!(shortage(&rooms(6, 3), &need, Limit::Share(Permille(900))), None);
+    }
+
+    #[test]
+    fn a_cgroup_takes_the_memory_of_a_model_and_limits_nothing_where_there_is_none() {
+        let need = Footprint { memory: Bytes::gib(3), vram: Bytes::ZERO };
+        let group = Room {
+            pool: Pool::Cgroup,
+            capacity: Bytes::gib(4),
+            ceiling: Bytes::gib(4).share(Permille(500)),
+            foreign: Bytes::ZERO,
+        };
+        let mut rooms = rooms(2, 0);
+        assert_eq!(shortage(&rooms, &need, Limit::Ceiling), None);
+        rooms.push(group);
+        let short = Shortage { pool: Pool::Cgroup, missing: Bytes::gib(1) };
+        assert_eq!(shortage(&rooms, &need, Limit::Ceiling), Some(short));
     }
 
     #[test]

@@ -18,10 +18,10 @@ impl Controller {
         if self.freeze_ends.is_some_and(|ends| now >= ends) {
             self.freeze_ends = None;
             self.ledger.frozen = PoolAmounts::default();
-            self.rise = [None; 2];
+            self.rise = [None; Pool::ALL.len()];
         }
         let mut waiting = false;
-        for pool in [self.latest.ram.as_mut(), self.latest.vram.as_mut()].into_iter().flatten() {
+        for pool in self.latest.pools_mut() {
             let Some(frozen) = self.ledger.frozen.of(pool.pool) else {
                 pool.foreign = pool.foreign_now;
                 continue;
@@ -48,7 +48,7 @@ impl Controller {
     /// Foreign must not be taken for less, nor for more on one reading, while we move models ourselves.
     pub(super) fn freeze(&mut self) {
         self.freeze_ends = None;
-        for pool in [Pool::Ram, Pool::Vram] {
+        for pool in Pool::ALL {
             let foreign = self.latest.pool(pool).map(|pool| pool.foreign);
             if self.ledger.frozen.of(pool).is_none() {
                 self.ledger.frozen.set(pool, foreign);
@@ -63,7 +63,7 @@ impl Controller {
     /// Memory that did not come back with its process is somebody's, and no longer ours.
     pub(super) fn count_leak(&mut self, now: Moment) {
         self.doubt_what_lingers();
-        for pool in [self.latest.ram.as_mut(), self.latest.vram.as_mut()].into_iter().flatten() {
+        for pool in self.latest.pools_mut() {
             pool.own = pool.own_now;
             pool.foreign = pool.foreign.max(pool.used.saturating_sub(pool.own_now));
             self.ledger.frozen.set(pool.pool, Some(pool.foreign));

@@ -145,7 +145,7 @@ impl Controller {
         let Some(index) = self.index_of(serving) else { return };
         let stable = self.stable(serving);
         let dwell = switch.began.since(self.serving_since);
-        let stalled = matches!(switch.reason, Reason::Stall { .. });
+        let stalled = matches!(switch.reason, Reason::Stall { .. } | Reason::Thrash { .. });
         let foreign = self.rooms(now, RECENT).and_then(|rooms| rooms.first().map(|room| room.foreign));
         let damping = self.damping.entry(self.policy.ladder[index].name.clone()).or_default();
         if dwell >= DWELL_FORGIVES.min(stable.times(6)) {

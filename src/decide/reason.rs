@@ -30,6 +30,16 @@ pub enum Reason {
         stalled: Permille,
         threshold: Permille,
     },
+    /// Weights and other files were dropped for want of memory and read again within two seconds: so much of the cache.
+    Thrash {
+        level: Level,
+        refaulted: Permille,
+        threshold: Permille,
+    },
+    /// The kernel has killed processes of the server because its cgroup was full.
+    OomKill {
+        kills: u64,
+    },
     /// This is what fits: the most others held for `calm`, and the rung's upper bound, stay below `limit`.
     Fits {
         pool: Pool,
@@ -97,6 +107,13 @@ impl fmt::Display for Reason {
             ),
             Reason::Stall { level, stalled, threshold } => {
                 write!(f, "programs waited for memory {stalled} of the time, which is {level} (at or over {threshold})")
+            }
+            Reason::Thrash { level, refaulted, threshold } => write!(
+                f,
+                "of the files in memory {refaulted} had to be read again within two seconds, which is {level} (at or over {threshold})"
+            ),
+            Reason::OomKill { kills } => {
+                write!(f, "the kernel killed {kills} of the server's processes, because their cgroup was full")
             }
             Reason::Fits { pool, foreign, footprint, limit, calm: Span::ZERO } => write!(
                 f,

@@ -1,8 +1,8 @@
 //! Severity: the levels of single samples -> how bad it really is.
 //!
 //! One sample is noise. Hard and emergency are believed when a second read at once agrees; soft when it has lasted for
-//! two seconds; stalls after two windows (one when hard), and never while we load a model ourselves, for a load stalls
-//! and refaults by its nature.
+//! two seconds; stalls and thrash after two windows (one when hard), and never while we load a model ourselves, for a
+//! load stalls and refaults by its nature. A process that the kernel has killed is no noise.
 
 use crate::classify::{Assessment, Cause, Finding, Level};
 use crate::units::{Moment, Span};
@@ -16,10 +16,18 @@ pub struct Severity {
     soft_since: Option<Moment>,
     /// What the sample before this one showed of use.
     before: Level,
-    stalls: [Finding; 2],
-    stall_window: Option<u64>,
+    stalls: Windows,
+    thrash: Windows,
+    oom_kills: Option<u64>,
     /// Since when it has been below soft without a break.
     calm_since: Option<Moment>,
+}
+
+/// The last two windows of one kind.
+#[derive(Clone, Debug, Default)]
+struct Windows {
+    last: [Finding; 2],
+    window: Option<u64>,
 }
 
 impl Severity {
@@ -29,10 +37,13 @@ impl Severity {
         let agreed = usage.level.min(self.before);
         let lasting = self.lasts(now, usage.level);
         let from_use = if agreed >= Level::Hard { agreed } else { lasting.min(usage.level) };
-        self.note_stall(assessment, stalls_masked);
-        let (from_stall, stall) = self.stall();
-        (self.level, self.cause) =
-            if from_stall > from_use { (from_stall, stall.cause) } else { (from_use, usage.cause) };
+        self.stalls.note(assessment.stall, assessment.stall_window, stalls_masked);
+        self.thrash.note(assessment.thrash, assessment.thrash_window, stalls_masked);
+        let from_use = Finding { level: from_use, cause: usage.cause };
+        let worst = [self.stalls.level(), self.thrash.level(), self.killed(assessment.oom_kills)]
+            .into_iter()
+            .fold(from_use, |worst, other| if other.level > worst.level { other } else { worst });
+        (self.level, self.cause) = (worst.level, worst.cause);
         let doubtful = usage.level >= Level::Hard && agreed < Level::Hard;
         self.before = usage.level;
         if self.level >= Level::Soft || usage.level >= Level::Soft {
@@ -58,22 +69,33 @@ impl Severity {
         if now.since(since) >= SOFT_LASTS { Level::Soft } else { Level::Watch }
     }
 
-    fn note_stall(&mut self, assessment: &Assessment, masked: bool) {
-        if masked || assessment.stall_window.is_none() {
-            self.stalls = [Finding::default(); 2];
-            self.stall_window = assessment.stall_window;
-        } else if assessment.stall_window != self.stall_window {
-            self.stalls = [self.stalls[1], assessment.stall];
-            self.stall_window = assessment.stall_window;
+    /// A group that is seen for the first time, or anew, may have had its dead long ago.
+    fn killed(&mut self, oom_kills: Option<u64>) -> Finding {
+        let before = std::mem::replace(&mut self.oom_kills, oom_kills);
+        let more = before.zip(oom_kills).map(|(before, now)| now.saturating_sub(before)).filter(|more| *more > 0);
+        more.map_or(Finding::default(), |kills| Finding {
+            level: Level::Emergency,
+            cause: Some(Cause::OomKill { kills }),
+        })
+    }
+}
+
+impl Windows {
+    fn note(&mut self, finding: Finding, window: Option<u64>, masked: bool) {
+        if masked || window.is_none() {
+            self.last = [Finding::default(); 2];
+        } else if window != self.window {
+            self.last = [self.last[1], finding];
         }
+        self.window = window;
     }
 
-    fn stall(&self) -> (Level, Finding) {
-        let [before, last] = self.stalls;
+    fn level(&self) -> Finding {
+        let [before, last] = self.last;
         let both = before.level.min(last.level);
         let level = if both == Level::Emergency { both } else { both.max(last.level.min(Level::Hard)) };
         let level = if level == Level::Soft && both < Level::Soft { Level::Calm } else { level };
-        (level, last)
+        Finding { level, cause: last.cause }
     }
 }
 
@@ -89,6 +111,11 @@ mod tests {
     fn stall(level: Level, window: u64) -> Assessment {
         let cause = Some(Cause::Stall { stalled: Permille(500), threshold: Permille(100) });
         Assessment { stall: Finding { level, cause }, stall_window: Some(window), ..Assessment::default() }
+    }
+
+    fn thrash(level: Level, window: u64) -> Assessment {
+        let cause = Some(Cause::Thrash { refaulted: Permille(500), threshold: Permille(100) });
+        Assessment { thrash: Finding { level, cause }, thrash_window: Some(window), ..Assessment::default() }
     }
 
     /// The severity after each of these samples.
@@ -132,5 +159,26 @@ mod tests {
     #[test]
     fn stalls_of_our_own_load_do_not_count() {
         assert_eq!(levels(&[(0, stall(Level::Hard, 1)), (2000, stall(Level::Hard, 2))], true), [Level::Calm; 2]);
+    }
+
+    #[test]
+    fn thrash_is_believed_as_a_stall_is_and_needs_none() {
+        use Level::{Calm, Hard, Soft};
+        let soft = [(0, thrash(Soft, 1)), (1000, thrash(Soft, 1)), (2000, thrash(Soft, 2)), (4000, thrash(Calm, 3))];
+        assert_eq!(levels(&soft, false), [Calm, Calm, Soft, Calm]);
+        assert_eq!(levels(&[(0, thrash(Hard, 1))], false), [Hard]);
+        assert_eq!(levels(&[(0, thrash(Hard, 1)), (2000, thrash(Hard, 2))], true), [Calm; 2], "our own load refaults");
+        let mut severity = Severity::default();
+        severity.update(Moment(0), &thrash(Hard, 1), false);
+        assert!(matches!(severity.cause, Some(Cause::Thrash { .. })), "{:?}", severity.cause);
+    }
+
+    #[test]
+    fn a_process_that_the_kernel_killed_is_an_emergency_once_and_old_ones_are_none() {
+        let kills = |oom_kills| Assessment { oom_kills, ..Assessment::default() };
+        let samples = [None, Some(7), Some(7), Some(9), Some(9), Some(0)].map(kills);
+        let levels = levels(&samples.map(|sample| (0, sample)), false);
+        use Level::{Calm, Emergency};
+        assert_eq!(levels, [Calm, Calm, Calm, Emergency, Calm, Calm]);
     }
 }

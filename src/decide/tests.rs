@@ -19,8 +19,8 @@ use crate::footprint::show::Shown;
 use crate::footprint::sightings::Learned;
 use crate::footprint::{Footprint, Sizing};
 use crate::policy::{AtDeadline, Policy, Rung, WhenNothingFits};
-use crate::sample::{ProcessMemory, Reading, Resident, ResidentState, Sample, Traffic};
-use crate::units::{Bytes, Moment, Span};
+use crate::sample::{CgroupReading, ProcessMemory, Reading, Resident, ResidentState, Sample, Thrash, Traffic};
+use crate::units::{Bytes, Moment, Permille, Span};
 
 const SIZES: [(&str, u64); 3] = [("large", 12), ("medium", 6), ("small", 2)];
 
@@ -118,6 +118,10 @@ pub(super) struct Rig {
     pub(super) hidden: bool,
     /// What was to be remembered, in order.
     pub(super) remembered: Vec<Learned>,
+    /// The limit of the server's cgroup in GiB, and what others in it hold.
+    cgroup: Option<(u64, u64)>,
+    /// How much of the page cache is read again in each window.
+    refaulted: Permille,
     /// The rungs that were loaded, in order.
     pub(super) loads: Vec<String>,
 }
@@ -155,6 +159,8 @@ impl Rig {
             grown: 0,
             hidden: false,
             remembered: Vec::new(),
+            cgroup: None,
+            refaulted: Permille(0),
             loads: Vec::new(),
         };
         rig.tell(Input::MachineFound(Machine { memory: Bytes::gib(24), cores: 8, vram: Bytes::ZERO }));
@@ -255,6 +261,16 @@ impl Rig {
             runners: (!self.hidden).then(|| vec![process]),
             residents: self.up.then(|| self.loaded.difference(&self.unlisted).map(resident).collect()),
             traffic: Traffic { in_flight: self.replies.values().sum(), held: 0, admitted_total: 0 },
+            cgroup: self.cgroup.map(|(limit, others)| CgroupReading {
+                reading: Reading { capacity: Bytes::gib(limit), used: own + Bytes::gib(others) },
+                weights: Bytes::ZERO,
+                oom_kills: Some(0),
+            }),
+            thrash: Some(Thrash {
+                refaulted: self.refaulted,
+                reclaiming: self.refaulted > Permille(0),
+                window: self.now.0 / 2000,
+            }),
             ..Sample::default()
         }
     }
@@ -650,4 +666,85 @@ fn what_goes_to_a_gpu_is_told_apart_in_whatever_order_the_machine_and_the_server
     let beside = with([machine(Bytes::gib(8)), Input::ServerUp(facts.clone())]);
     assert!(beside.vram > Bytes::mib(300), "{beside:?}");
     assert_eq!(with([Input::ServerUp(facts), machine(Bytes::gib(8))]), beside);
+}
+
+#[test]
+fn a_cgroup_that_fills_sends_it_down_on_a_machine_that_is_all_but_free_and_room_brings_it_back() {
+    let mut rig = Rig::new(policy(false, false));
+    rig.cgroup = Some((16, 0));
+    rig.run(Span::seconds(5));
+    assert_eq!(rig.serving().as_deref(), Some("large"), "12 GiB go into 80 % of 16");
+    rig.cgroup = Some((16, 4));
+    rig.run(Span::minutes(1));
+    assert_eq!(rig.serving().as_deref(), Some("medium"), "{:?}", rig.controller.status());
+    rig.run(Span::minutes(10));
+    assert_eq!(rig.loads, ["large", "medium"], "constant load moves nothing");
+    rig.cgroup = None;
+    rig.run(Span::minutes(2));
+    assert_eq!(rig.serving().as_deref(), Some("large"), "the limit was taken away");
+}
+
+#[test]
+fn a_limit_under_a_rung_keeps_it_from_being_loaded() {
+    let mut rig = Rig::new(policy(false, false));
+    rig.cgroup = Some((4, 0));
+    rig.run(Span::seconds(30));
+    assert_eq!(rig.loads, ["small"]);
+}
+
+#[test]
+fn thrash_sends_it_down_within_two_windows_and_is_remembered_as_not_for_bytes() {
+    let mut rig = Rig::new(policy(false, false));
+    rig.run(Span::seconds(15));
+    assert_eq!(rig.serving().as_deref(), Some("large"));
+    let began = rig.now;
+    rig.refaulted = Permille::percent(20);
+    while rig.serving().as_deref() == Some("large") {
+        rig.run(Span::ms(100));
+        assert!(rig.now.since(began) < Span::seconds(10), "{:?}", rig.controller.status());
+    }
+    assert!(rig.now.since(began) <= Span::seconds(6), "{}", rig.now.since(began));
+    rig.run(Span::seconds(3));
+    rig.refaulted = Permille(0);
+    rig.run(Span::minutes(30));
+    assert_ne!(rig.serving().as_deref(), Some("large"), "others hold as much as when it was left");
+    rig.foreign = 0;
+    rig.run(Span::minutes(10));
+    assert_eq!(rig.serving().as_deref(), Some("large"));
+}
+
+/// Every collection that the Controller keeps, and how much is in it.
+fn remembered(controller: &Controller) -> usize {
+    let peaks: usize = controller.peaks.iter().map(super::peaks::Peaks::len).sum();
+    peaks
+        + controller.commands.len()
+        + controller.damping.len()
+        + controller.learned.len()
+        + controller.cleared_at.len()
+        + controller.ledger.models.len()
+}
+
+#[test]
+fn what_is_remembered_does_not_grow_over_a_virtual_week() {
+    let mut rig = Rig::new(policy(false, false));
+    let mut sizes = Vec::new();
+    for second in 0..7 * 24 * 3600_u64 {
+        if second % 3600 == 0 {
+            rig.cgroup = (second % 7200 == 0).then_some((23, second % 3));
+            rig.foreign = 2 + second / 3600 % 9;
+            rig.in_flight = u32::try_from(second / 3600 % 2).unwrap();
+            // Late, for what was left because of thrash is not climbed to again.
+            rig.refaulted = Permille::percent(u32::from(second > 6 * 24 * 3600 && second / 3600 % 5 == 0) * 30);
+        }
+        rig.step(Event::ReplyEnds);
+        rig.step(Event::Answer { fails: false });
+        rig.step(Event::Pass(1000));
+        if second % (24 * 3600) == 24 * 3600 - 1 {
+            sizes.push(remembered(&rig.controller));
+        }
+    }
+    // Two hours of seconds for each pool, and a few words for each rung.
+    let most = 3 * 7202 + 4 * SIZES.len();
+    assert!(sizes.iter().all(|size| *size <= most), "places that hold something, at the end of each day: {sizes:?}");
+    assert!(rig.loads.len() > 3, "something happened in that week: {:?}", rig.loads.len());
 }

@@ -203,7 +203,7 @@ pub fn gpus(config: &Config) -> Gpus {
 
 /// The machine as the tiers ask for it: the pretended one, if we pretend. Its cards are found by the sampler.
 pub fn machine(config: &Config) -> Machine {
-    let found = host::machine(Path::new("/"));
+    let found = host::machine::machine(Path::new("/"));
     if let Err(error) = &found {
         tracing::warn!(message = "The machine cannot be read, so the last tier holds.", %error);
     }
@@ -229,7 +229,7 @@ fn say_what_is_done(config: &Config, driver: &Driver, policy: &Policy, adopt: Ad
             message = "There is no policy file: only what was loaded or asked for through the gateway is unloaded."
         );
     }
-    tracing::info!(message = host::view(Path::new("/")).sentence());
+    tracing::info!(message = host::view::view(Path::new("/")).sentence());
     if let Some(pretend) = config.pretend {
         let said = |amount: Option<Bytes>| amount.map_or("as it is".to_owned(), |amount| amount.to_string());
         let (memory, vram) = (said(pretend.memory), said(pretend.vram));

@@ -111,6 +111,7 @@ fn pool(pool: &PoolAssessment) -> (String, PoolReport) {
     let name = match pool.pool {
         Pool::Ram => "memory",
         Pool::Vram => "vram",
+        Pool::Cgroup => "cgroup",
     };
     let own_source = match pool.own_source {
         OwnSource::Measured => "measured",

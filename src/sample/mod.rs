@@ -40,6 +40,18 @@ pub struct Sample {
     /// `None` where the kernel does not tell (no PSI), or before the first window is over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stall: Option<Stall>,
+    /// `None` where the kernel does not tell, or before the first window is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thrash: Option<Thrash>,
+    /// The memory cgroup that the server lives in; `None` when it has no limit or cannot be seen from here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<CgroupReading>,
+    /// `None` where the kernel does not tell; no swap is a total of zero.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub swap: Option<Swap>,
+    /// `None` where the kernel does not tell, or before the first window is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<CpuStall>,
     #[serde(default)]
     pub traffic: Traffic,
     /// The use of the real machine while `pretend` makes `ram` a smaller one; `None` otherwise.
@@ -106,6 +118,48 @@ pub struct Stall {
     pub reclaiming: bool,
     /// Counts the windows, so that two samples of one window are not taken for two windows.
     pub window: u64,
+}
+
+/// Pages read again although they had been in memory, over the last whole window of ours (2 s).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Thrash {
+    /// As a share of the page cache; more than all of it when pages went and came more than once.
+    pub refaulted: Permille,
+    /// Whether the kernel looked for pages to drop in that window: without it nothing was dropped for want of memory.
+    pub reclaiming: bool,
+    /// Counts the windows, as a stall's does.
+    pub window: u64,
+}
+
+/// The memory cgroup of the server, or the one above it that leaves least.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CgroupReading {
+    /// The capacity is the limit; used leaves out files that can be dropped, but for hot mapped weights.
+    pub reading: Reading,
+    /// The hot mapped weights that are charged to it, and so are part of what is used of it.
+    pub weights: Bytes,
+    /// Processes the kernel has killed in it because it was full, ever; `None` where it does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oom_kills: Option<u64>,
+}
+
+/// Swap space. What is used of it says nothing, for pages stay there that nobody asks for any more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Swap {
+    pub total: Bytes,
+    pub free: Bytes,
+    /// The memory that compressed swap takes itself; `None` without any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zram: Option<Bytes>,
+}
+
+/// Waiting for processors over the last whole window of ours (2 s). It is told, and starts nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CpuStall {
+    pub some: Permille,
+    /// The share of all processors' time that a hypervisor gave to others; `None` where it is not told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stolen: Option<Permille>,
 }
 
 /// What goes through the gateway.

@@ -8,10 +8,15 @@
 use std::path::{Path, PathBuf};
 
 use super::gpu::Gpus;
-use super::host::{self, HostError, StallWindows};
+use super::host::HostError;
+use super::host::cgroup::{GroupUse, ServerGroup, Sight, tightest};
+use super::host::memory::{HostMemory, memory};
+use super::host::pressure::{Counters, Windows};
+use super::host::thrash::{Group, ThrashCounters};
+use super::host::{cpu, stall, vmstat};
 use super::listener::ServerPlace;
 use super::runners::Runners;
-use super::{ProcessMemory, Reading, Resident, Sample, Traffic, hot_weights, own_memory};
+use super::{CgroupReading, ProcessMemory, Reading, Resident, Sample, Traffic, hot_weights, own_memory};
 use crate::units::{Bytes, Moment};
 
 /// Takes samples, one after another.
@@ -21,11 +26,20 @@ pub struct Sampler {
     /// `None` while it is not known where the server is.
     runners: Option<Runners>,
     gpus: Gpus,
-    stalls: StallWindows,
+    group: ServerGroup,
+    windows: Windows,
     pretend: Option<Pretended>,
-    /// What was complained of last, so that it is said once and not every second.
-    memory_complaint: Option<String>,
-    stall_complaint: Option<String>,
+    complaints: Complaints,
+}
+
+/// What was complained of last, so that it is said once and not every second.
+#[derive(Debug, Default)]
+struct Complaints {
+    memory: Option<String>,
+    group: Option<String>,
+    reclaim: Option<String>,
+    stall: Option<String>,
+    cpu: Option<String>,
 }
 
 /// A machine of another size, on which nothing else ran at the start.
@@ -43,10 +57,10 @@ impl Sampler {
             root: root.to_owned(),
             runners: server.map(|place| Runners::new(root, place)),
             gpus: Gpus::default(),
-            stalls: StallWindows::default(),
+            group: ServerGroup::new(root),
+            windows: Windows::new(Bytes(procfs::page_size())),
             pretend: pretend.map(|capacity| Pretended { capacity, foreign_at_start: None }),
-            memory_complaint: None,
-            stall_complaint: None,
+            complaints: Complaints::default(),
         }
     }
 
@@ -67,27 +81,75 @@ impl Sampler {
 
     /// Reads everything once. What cannot be read is absent from the sample.
     pub fn take(&mut self, now: Moment, residents: Option<Vec<Resident>>, traffic: Traffic) -> Sample {
-        let memory = complain_once(&mut self.memory_complaint, host::memory(&self.root));
+        let Sampler { root, group, complaints, .. } = self;
+        let memory = complain_once(&mut complaints.memory, memory(root));
+        // Which process it is was found by the look before; what is charged to its group is read before the runners too.
+        let server = self.runners.as_ref().and_then(Runners::server);
+        let sight = memory.map(|memory| group.look(server, memory.total).map(Some));
+        let sight = sight.and_then(|sight| complain_once(&mut complaints.group, sight)).unwrap_or(Sight::Hidden);
         self.gpus.read(now);
         let runners = self.runners.as_mut().and_then(|runners| runners.look(now));
         let runners = runners.and_then(|runners| self.gpus.attribute(runners));
-        let counters = complain_once(&mut self.stall_complaint, host::stall_counters(&self.root));
-        let stall = self.stalls.observe(now, counters);
         // A server that says it holds a model has a process, so it is ours that cannot be found.
         let holds = residents.as_ref().is_some_and(|residents| !residents.is_empty());
         let runners = runners.filter(|runners| !(runners.is_empty() && holds));
         let seen = runners.as_deref().unwrap_or_default();
         let gpus = self.gpus.pools(seen);
+        let hot = hot_weights(seen);
+        let group = match &sight {
+            Sight::Hidden => Group::Hidden,
+            Sight::Seen(groups) => Group::Seen(tightest(groups, hot)),
+        };
+        let pressures = self.windows.observe(now, || counters(root, memory, group, complaints));
         let real = memory.map(|memory| Reading {
             capacity: memory.capacity,
-            used: memory.capacity.saturating_sub(memory.available.saturating_sub(hot_weights(seen))),
+            used: memory.capacity.saturating_sub(memory.available.saturating_sub(hot)),
         });
         let ram = match &mut self.pretend {
             None => real,
             Some(pretended) => real.map(|real| pretended.reading(real, seen)),
         };
         let host_use = real.filter(|_| self.pretend.is_some()).map(|real| real.used.share_of(real.capacity));
-        Sample { ram, gpus, runners, residents, stall, traffic, host_use }
+        let cgroup = match group {
+            Group::Hidden => None,
+            Group::Seen(tightest) => tightest.map(|group| charged(group, hot)),
+        };
+        Sample {
+            ram,
+            gpus,
+            runners,
+            residents,
+            stall: pressures.stall,
+            thrash: pressures.thrash,
+            cgroup,
+            swap: memory.and_then(|memory| memory.swap),
+            cpu: pressures.cpu,
+            traffic,
+            host_use,
+        }
+    }
+}
+
+fn charged(group: &GroupUse, hot: Bytes) -> CgroupReading {
+    let reading = Reading { capacity: group.limit, used: group.used(hot) };
+    CgroupReading { reading, weights: group.weights(hot), oom_kills: group.oom_kills }
+}
+
+/// The counts that a window begins or ends with.
+fn counters(root: &Path, memory: Option<HostMemory>, group: Group<'_>, complaints: &mut Complaints) -> Counters {
+    let reclaim = complain_once(&mut complaints.reclaim, vmstat::reclaim(root));
+    let files = memory.and_then(|memory| memory.files);
+    let of_group = match group {
+        Group::Hidden | Group::Seen(None) => None,
+        Group::Seen(Some(group)) => {
+            ThrashCounters::of_group(group, reclaim).map(|counters| (group.place.clone(), counters))
+        }
+    };
+    Counters {
+        stall: complain_once(&mut complaints.stall, stall::counters(root, reclaim)),
+        machine: reclaim.and_then(|reclaim| ThrashCounters::of_machine(reclaim, files, group)),
+        group: of_group,
+        cpu: complain_once(&mut complaints.cpu, cpu::counters(root)),
     }
 }
 
@@ -136,7 +198,7 @@ mod tests {
     #[test]
     fn hot_weights_of_runners_are_in_use_though_the_kernel_calls_them_available() {
         let root = fixture("bare-metal");
-        let bare = host::memory(&root).unwrap().unwrap();
+        let bare = memory(&root).unwrap().unwrap();
         let ram = take(&mut Sampler::new(&root, place(), None), Moment(0)).ram.unwrap();
         assert_eq!(ram.capacity, bare.capacity);
         assert_eq!(ram.used, bare.capacity.saturating_sub(bare.available) + Bytes::mib(1900));
@@ -163,6 +225,97 @@ mod tests {
         let mut without = Sampler::new(&fixture("wsl"), None, None);
         take(&mut without, Moment(0));
         assert_eq!(take(&mut without, Moment(2000)).stall, None);
+    }
+
+    /// What two samples of a tree show, in a few words.
+    fn shown((name, url): (&str, &str)) -> String {
+        let place = ServerPlace::from_url(url, &["ollama"]);
+        let mut sampler = Sampler::new(&fixture(name), place, None);
+        take(&mut sampler, Moment(0));
+        let sample = take(&mut sampler, Moment(2000));
+        let told = |what: &str, is_there: bool| if is_there { format!(" {what}") } else { format!(" no-{what}") };
+        let ram = sample.ram.map_or("none".to_owned(), |ram| format!("{}", ram.capacity));
+        let swap = sample.swap.map_or("unknown".to_owned(), |swap| swap.total.to_string());
+        let group = sample
+            .cgroup
+            .map_or("none".to_owned(), |group| format!("{} of {}", group.reading.used, group.reading.capacity));
+        let runners = sample.runners.map_or("hidden".to_owned(), |runners| runners.len().to_string());
+        let (stall, thrash, cpu) = (sample.stall.is_some(), sample.thrash.is_some(), sample.cpu.is_some());
+        let rest = told("stall", stall) + &told("thrash", thrash) + &told("cpu", cpu);
+        format!("{name}: memory {ram}, swap {swap}, group {group}, runners {runners},{rest}")
+    }
+
+    #[test]
+    fn every_source_is_read_in_every_shape_of_machine() {
+        let (here, container) = ("http://127.0.0.1:11434", "http://ollama:11434");
+        let shapes = [
+            ("bare-metal", here),
+            ("cgroup-v1", here),
+            ("cgroup-v1-unlimited", here),
+            ("cgroup-v2", here),
+            ("container-alone", container),
+            ("container-shared-pids", container),
+            ("docker-desktop", here),
+            ("docker-on-host", here),
+            ("gvisor", here),
+            ("host-cgroups", here),
+            ("lxcfs", here),
+            ("no-psi", here),
+            ("wsl", here),
+            ("zram", here),
+        ];
+        insta::assert_snapshot!(shapes.map(shown).join("\n"), @r"
+        bare-metal: memory 30.3 GiB, swap 8 GiB, group none, runners 2, stall thrash cpu
+        cgroup-v1: memory 30.3 GiB, swap 8 GiB, group 3.9 GiB of 8 GiB, runners 2, stall thrash no-cpu
+        cgroup-v1-unlimited: memory 30.3 GiB, swap 8 GiB, group none, runners 2, stall thrash no-cpu
+        cgroup-v2: memory 30.3 GiB, swap 8 GiB, group 3.3 GiB of 6 GiB, runners 2, stall thrash no-cpu
+        container-alone: memory 30.3 GiB, swap 8 GiB, group none, runners hidden, stall thrash no-cpu
+        container-shared-pids: memory 30.3 GiB, swap 8 GiB, group none, runners 2, stall thrash no-cpu
+        docker-desktop: memory 7.8 GiB, swap 8 GiB, group none, runners hidden, stall thrash no-cpu
+        docker-on-host: memory 30.3 GiB, swap 8 GiB, group none, runners 1, stall thrash no-cpu
+        gvisor: memory 4 GiB, swap 0 B, group none, runners hidden, no-stall no-thrash no-cpu
+        host-cgroups: memory 30.3 GiB, swap 8 GiB, group 2.9 GiB of 4 GiB, runners 2, stall thrash no-cpu
+        lxcfs: memory 8 GiB, swap 8 GiB, group none, runners hidden, stall thrash no-cpu
+        no-psi: memory 30.3 GiB, swap 8 GiB, group none, runners hidden, no-stall thrash no-cpu
+        wsl: memory 15.7 GiB, swap 8 GiB, group none, runners hidden, no-stall thrash no-cpu
+        zram: memory 30.3 GiB, swap 16 GiB, group none, runners hidden, stall thrash cpu
+        ");
+    }
+
+    #[test]
+    fn a_thrashing_machine_without_psi_is_seen_and_so_is_a_thrashing_group() {
+        let tree = Copied::of("no-psi");
+        let mut sampler = Sampler::new(tree.root(), None, None);
+        take(&mut sampler, Moment(0));
+        // A GiB of 2.2 was read again.
+        tree.edit("proc/vmstat", "workingset_refault_file 1615334", "workingset_refault_file 1877478");
+        tree.edit("proc/vmstat", "\npgscan_file 0\n", "\npgscan_file 9\n");
+        let sample = take(&mut sampler, Moment(2000));
+        assert_eq!(sample.stall, None);
+        let pages = Bytes(262_144 * procfs::page_size());
+        let share = pages.share_of(Bytes((1_187_288 + 1_153_052) * 1024));
+        assert_eq!(sample.thrash.map(|thrash| (thrash.refaulted, thrash.reclaiming)), Some((share, true)));
+
+        let tree = Copied::of("cgroup-v2");
+        let mut sampler = Sampler::new(tree.root(), place(), None);
+        take(&mut sampler, Moment(0));
+        // The group is known from the first look at the runners on.
+        take(&mut sampler, Moment(2000));
+        let stat = "sys/fs/cgroup/system.slice/ollama.service/memory.stat";
+        tree.edit(stat, "workingset_refault_file 1000", "workingset_refault_file 641000");
+        tree.edit(stat, "pgscan 9000", "pgscan 9001");
+        let thrash = take(&mut sampler, Moment(4000)).thrash.unwrap();
+        assert!(thrash.refaulted >= Permille(1000) && thrash.reclaiming, "{thrash:?}");
+    }
+
+    #[test]
+    fn the_servers_group_is_a_pool_and_its_hot_weights_are_used() {
+        let mut sampler = Sampler::new(&fixture("cgroup-v2"), place(), None);
+        take(&mut sampler, Moment(0));
+        let group = take(&mut sampler, Moment(1000)).cgroup.unwrap();
+        let used = Bytes::mib(1500 + 1900);
+        assert_eq!(group.reading, Reading { capacity: Bytes::gib(6), used });
+        assert_eq!((group.weights, group.oom_kills), (Bytes::mib(1900), Some(2)));
     }
 
     #[test]

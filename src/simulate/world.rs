@@ -204,7 +204,7 @@ impl World {
                 held: if serving { 0 } else { self.load.in_flight },
                 admitted_total: self.admitted_total,
             },
-            host_use: None,
+            ..Sample::default()
         }
     }
 

@@ -67,7 +67,7 @@ pub(super) fn demo(args: DemoArgs) -> ExitCode {
 }
 
 fn show(llama_server: Option<&Path>) -> ExitCode {
-    let available = match host::memory(Path::new("/")) {
+    let available = match host::memory::memory(Path::new("/")) {
         Ok(Some(memory)) => memory.available,
         Ok(None) => return fail("the memory of this machine cannot be read"),
         Err(error) => return fail(&error.to_string()),

@@ -4,13 +4,17 @@ use std::path::Path;
 
 use super::finding::Finding;
 use crate::sample::gpu::card::{Card, Memory};
-use crate::sample::host::{self, HostError, HostMemory, StallCounters, View};
+use crate::sample::host::machine::machine;
+use crate::sample::host::memory::{self, HostMemory};
+use crate::sample::host::stall::{self, StallCounters};
+use crate::sample::host::view::{self, View};
+use crate::sample::host::{HostError, vmstat};
 
 pub fn findings(root: &Path) -> Vec<Finding> {
-    let mut findings = vec![view(host::view(root))];
-    findings.push(memory(host::memory(root)));
+    let mut findings = vec![view(view::view(root))];
+    findings.push(memory(memory::memory(root)));
     findings.push(cores(root));
-    findings.push(stalls(host::stall_counters(root)));
+    findings.push(stalls(vmstat::reclaim(root).and_then(|reclaim| stall::counters(root, reclaim))));
     findings
 }
 
@@ -61,7 +65,7 @@ fn memory(read: Result<Option<HostMemory>, HostError>) -> Finding {
 }
 
 fn cores(root: &Path) -> Finding {
-    match host::machine(root) {
+    match machine(root) {
         Ok(machine) => Finding::fine("cores", machine.cores.to_string()),
         Err(error) => {
             Finding::wrong("cores", error.to_string(), "the last tier of the policy holds until it can be read")

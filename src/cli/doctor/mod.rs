@@ -25,7 +25,7 @@ use crate::decide::input::ServerFacts;
 use crate::policy::Policy;
 use crate::run::read_policy;
 use crate::sample::gpu::Gpus;
-use crate::sample::host::{self, View};
+use crate::sample::host::view::{View, view};
 use crate::sample::listener::ServerPlace;
 use crate::sample::runners::Runners;
 use crate::sample::sampler::Sampler;
@@ -80,7 +80,7 @@ async fn look(config: &Config, policy: Option<&Policy>) -> (Vec<Section>, Reache
             let (sample, seen, found) = sample(root, &driver, config, gpus, now).await;
             let title = format!("The model server ({})", driver.url());
             let findings = match &facts {
-                Ok(facts) => of_server(&driver, facts, &seen, host::view(root)),
+                Ok(facts) => of_server(&driver, facts, &seen, view(root)),
                 Err(error) => vec![Finding::wrong("answers", error.to_string(), "see its log")],
             };
             let mut sections = vec![machine, Section { title, findings }];

@@ -2,7 +2,7 @@
 
 use super::finding::Finding;
 use crate::config::ServerKind;
-use crate::sample::host::View;
+use crate::sample::host::view::View;
 use crate::units::Bytes;
 
 /// How a server was started, as far as its process tells.

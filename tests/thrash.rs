@@ -1,0 +1,246 @@
+//! A memory cgroup that squeezes the real llama-server and its mapped model -> how soon that is known for what it is.
+//!
+//! The machine has memory all the time, and the kernel says so. `tests/run` fetches the server and says where it is.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+use std::fs::{self, OpenOptions};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use tierkeeper::classify::{Cause, Level, classify};
+use tierkeeper::cli::demo::models;
+use tierkeeper::decide::controller::{Adopt, Controller};
+use tierkeeper::decide::input::{Input, Machine, ServerFacts};
+use tierkeeper::footprint::Footprint;
+use tierkeeper::policy::{Policy, Rung};
+use tierkeeper::run::clock::Clock;
+use tierkeeper::sample::listener::ServerPlace;
+use tierkeeper::sample::sampler::Sampler;
+use tierkeeper::sample::{Resident, ResidentState, Sample, Traffic};
+use tierkeeper::units::{Bytes, Moment, Span};
+
+/// So much of the model's 1.3 GB it may keep.
+const LIMIT: Bytes = Bytes::mib(700);
+const KNOWN_WITHIN: Span = Span::seconds(3);
+/// Our own part in the three seconds on a machine that does other things too: a sample that comes late.
+const LATE: Span = Span::ms(300);
+const EVERY: Duration = Duration::from_millis(100);
+const MODEL: &str = "large";
+
+/// A memory cgroup of ours; what is in it is moved out and it is removed at the end.
+struct Squeeze {
+    group: PathBuf,
+    limit: &'static str,
+}
+
+impl Squeeze {
+    /// Where the machine does not let us, the reason.
+    fn make() -> Result<Self, String> {
+        let name = format!("tierkeeper-thrash-{}", std::process::id());
+        let v1 = Path::new("/sys/fs/cgroup/memory");
+        let v2 = Path::new("/sys/fs/cgroup");
+        let (base, limit) =
+            if v1.join("memory.limit_in_bytes").exists() { (v1, "memory.limit_in_bytes") } else { (v2, "memory.max") };
+        let group = base.join(name);
+        fs::create_dir(&group).map_err(|error| format!("mkdir {}: {error}", group.display()))?;
+        let squeeze = Squeeze { group, limit };
+        let path = squeeze.group.join(limit);
+        let writable = OpenOptions::new().write(true).open(&path);
+        writable.map_err(|error| format!("write {}: {error}", path.display()))?;
+        Ok(squeeze)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        let path = self.group.join(name);
+        fs::write(&path, text).unwrap_or_else(|error| panic!("write {}: {error}", path.display()));
+    }
+}
+
+impl Drop for Squeeze {
+    fn drop(&mut self) {
+        // The server has ended; the kernel may need a moment to see that the group is empty.
+        for _ in 0..50 {
+            if fs::remove_dir(&self.group).is_ok() {
+                return;
+            }
+            thread::sleep(EVERY);
+        }
+    }
+}
+
+struct Server {
+    process: Child,
+    port: u16,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
+
+/// Starts it inside the group, which is charged for every page that it reads.
+fn start(model: &Path, group: &Path) -> Server {
+    let program = std::env::var_os("TIERKEEPER_LLAMA_SERVER").map(PathBuf::from);
+    let program = program.expect("TIERKEEPER_LLAMA_SERVER must be the path of a llama-server: run tests/run");
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let process = Command::new("sh")
+        .args(["-c", r#"echo $$ > "$0" && exec "$@""#])
+        .args([group.join("cgroup.procs"), program.clone()])
+        .env("LD_LIBRARY_PATH", program.parent().unwrap())
+        .args(["-m", model.to_str().unwrap(), "--host", "127.0.0.1", "--port", &port.to_string(), "--no-webui"])
+        .args(["-t", "2", "-c", "512", "-np", "1", "--cache-ram", "0", "--no-warmup", "--no-repack"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let server = Server { process, port };
+    for _ in 0..600 {
+        if ask(port, "GET /health HTTP/1.0\r\n\r\n").is_some_and(|reply| reply.contains("200 OK")) {
+            return server;
+        }
+        thread::sleep(EVERY);
+    }
+    panic!("the server did not come up");
+}
+
+fn ask(port: u16, request: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).ok()?;
+    Some(reply)
+}
+
+/// Asks for tokens until it is told to stop: each reads the whole model.
+fn keep_asking(port: u16, stop: Arc<AtomicBool>) -> thread::JoinHandle<()> {
+    let body = r#"{"prompt":"ba be bi","n_predict":4,"temperature":0}"#;
+    let length = body.len();
+    let head =
+        format!("POST /completion HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n");
+    thread::spawn(move || {
+        while !stop.load(Ordering::Relaxed) {
+            ask(port, &(head.clone() + body));
+        }
+    })
+}
+
+/// A sampler and a Controller that serves the large rung in peace.
+struct Watcher {
+    sampler: Sampler,
+    controller: Controller,
+    policy: Policy,
+}
+
+impl Watcher {
+    fn new(place: Option<ServerPlace>, memory: Bytes) -> Self {
+        let rung = |name: &str| Rung { name: name.to_owned(), model: name.to_owned(), context: None };
+        let policy = Policy::for_ladder(vec![rung(MODEL), rung("small")]).unwrap();
+        let bound = |mib| Some(Footprint { memory: Bytes::mib(mib), vram: Bytes::ZERO });
+        let facts = ServerFacts {
+            version: "llama-server".to_owned(),
+            models: [(MODEL.to_owned(), bound(600)), ("small".to_owned(), bound(100))].into(),
+            models_max: Some(2),
+        };
+        let mut controller = Controller::new(Moment::START, Arc::new(policy.clone()), Adopt::Ladder);
+        let machine = Machine { memory, cores: 2, vram: Bytes::ZERO };
+        controller.handle_input(Moment::START, Input::MachineFound(machine));
+        controller.handle_input(Moment::START, Input::ServerUp(facts));
+        Watcher { sampler: Sampler::new(Path::new("/"), place, None), controller, policy }
+    }
+
+    fn look(&mut self, now: Moment) -> Sample {
+        let resident = Resident { model: MODEL.to_owned(), state: ResidentState::Loaded, context: None };
+        let traffic = Traffic { in_flight: 1, held: 0, admitted_total: 1 };
+        let sample = self.sampler.take(now, Some(vec![resident]), traffic);
+        self.controller.handle_timeout(now);
+        self.controller.handle_input(now, Input::Sampled(sample.clone()));
+        while self.controller.poll_command().is_some() {}
+        sample
+    }
+
+    fn level(&self) -> Level {
+        self.controller.status().severity
+    }
+}
+
+#[test]
+#[ignore = "needs the real llama-server: tests/run"]
+fn a_squeezed_model_is_known_within_three_seconds_though_memory_is_there() {
+    let squeeze = match Squeeze::make() {
+        Ok(squeeze) => squeeze,
+        Err(reason) => return not_allowed(&reason),
+    };
+    // Not in /tmp: a file of a tmpfs is no page cache.
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let model = folder.path().join("large.gguf");
+    models::write(&model, &models::Shape::large()).unwrap();
+    // Written back, or the pages could not be dropped.
+    fs::File::open(&model).unwrap().sync_all().unwrap();
+    drop_cache(&model);
+    let server = start(&model, &squeeze.group);
+    let stop = Arc::new(AtomicBool::new(false));
+    let asking = keep_asking(server.port, Arc::clone(&stop));
+    let clock = Clock::start();
+    let place = ServerPlace::from_url(&format!("http://127.0.0.1:{}", server.port), &["llama-server"]);
+    let installed = tierkeeper::sample::host::machine::machine(Path::new("/")).unwrap().memory;
+    let (mut seeing, mut blind) = (Watcher::new(place, installed), Watcher::new(None, installed));
+    let mut before = Sample::default();
+    while clock.now() < Moment(8000) {
+        (before, _) = (seeing.look(clock.now()), blind.look(clock.now()));
+        thread::sleep(EVERY);
+    }
+    let calm = (seeing.level(), blind.level());
+    assert!(calm.0 < Level::Soft && calm.1 < Level::Soft, "before the squeeze: {calm:?}, {before:?}");
+
+    squeeze.write(squeeze.limit, &LIMIT.0.to_string());
+    let (onset, mut known, mut by_thrash, mut unseen) = (clock.now(), None, None, None);
+    let mut after = before.clone();
+    while clock.now().since(onset) < Span::seconds(10) {
+        let now = clock.now();
+        after = seeing.look(now);
+        let found = classify(&seeing.policy, &after, &Default::default()).thrash;
+        let thrash = matches!(found.cause, Some(Cause::Thrash { .. })) && found.level >= Level::Soft;
+        by_thrash = by_thrash.or(thrash.then(|| (now.since(onset), found)));
+        known = known.or((seeing.level() >= Level::Soft).then(|| (now.since(onset), seeing.level())));
+        blind.look(now);
+        unseen = unseen.or((blind.level() >= Level::Soft).then(|| (now.since(onset), blind.level())));
+        thread::sleep(EVERY);
+    }
+    stop.store(true, Ordering::Relaxed);
+    drop(server);
+    asking.join().unwrap();
+
+    let available = |sample: &Sample| sample.ram.map(|ram| ram.capacity.saturating_sub(ram.used)).unwrap();
+    eprintln!("known after {known:?}, by thrash alone after {by_thrash:?}, with the processes hidden after {unseen:?}");
+    eprintln!("memory that can be had: {} before, {} after", available(&before), available(&after));
+    eprintln!("the last sample: {:?}, {:?}, {:?}", after.cgroup, after.thrash, after.stall);
+    assert!(available(&after).0 + Bytes::gib(1).0 > available(&before).0, "the machine itself has as much as before");
+    let (took, _) = known.expect("the squeeze was not noticed");
+    assert!(took <= KNOWN_WITHIN + LATE, "{took}");
+    let (took, _) = by_thrash.expect("reading again and again was not noticed");
+    assert!(took <= KNOWN_WITHIN + LATE, "{took}");
+}
+
+/// Says what is missing, and makes sure that it is.
+fn not_allowed(reason: &str) {
+    eprintln!("THIS TEST COULD NOT SQUEEZE ANYTHING: {reason}");
+    eprintln!("run it as root on a machine whose memory cgroups can be written");
+    assert!(reason.contains("denied") || reason.contains("Read-only") || reason.contains("No such file"), "{reason}");
+}
+
+/// Makes the kernel forget a file's pages, so that whoever reads them next is charged for them.
+fn drop_cache(file: &Path) {
+    let input = format!("if={}", file.display());
+    let dropped =
+        Command::new("dd").args([&input, "of=/dev/null", "iflag=nocache", "count=0"]).stderr(Stdio::null()).status();
+    assert!(dropped.unwrap().success());
+}

@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod policy_file;
+pub mod trigger;
 
 mod asking;
 mod conductor;
@@ -22,6 +23,7 @@ use self::clock::Clock;
 use self::conductor::{Conductor, Parts};
 use self::policy_file::PolicyWatch;
 use self::server::{Listing, Watch};
+use self::trigger::{MEMORY_PRESSURE, StallTrigger};
 use crate::act::Driver;
 use crate::act::error::ActError;
 use crate::admin::status::StatusReport;
@@ -154,6 +156,7 @@ async fn drive(
         report,
         store,
         policy_watch,
+        trigger: StallTrigger::leave(Path::new(MEMORY_PRESSURE)),
         config,
     };
     let conductor = Conductor::new(parts, policy).run(told, gateway_told, &mut signals).await;

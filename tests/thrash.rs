@@ -14,10 +14,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use tierkeeper::classify::tier::Machine;
 use tierkeeper::classify::{Cause, Level, classify};
 use tierkeeper::cli::demo::models;
 use tierkeeper::decide::controller::{Adopt, Controller};
-use tierkeeper::decide::input::{Input, Machine, ServerFacts};
+use tierkeeper::decide::input::{Input, ModelFacts, ServerFacts};
 use tierkeeper::footprint::Footprint;
 use tierkeeper::policy::{Policy, Rung};
 use tierkeeper::run::clock::Clock;
@@ -146,7 +147,7 @@ impl Watcher {
     fn new(place: Option<ServerPlace>, memory: Bytes) -> Self {
         let rung = |name: &str| Rung { name: name.to_owned(), model: name.to_owned(), context: None };
         let policy = Policy::for_ladder(vec![rung(MODEL), rung("small")]).unwrap();
-        let bound = |mib| Some(Footprint { memory: Bytes::mib(mib), vram: Bytes::ZERO });
+        let bound = |mib| ModelFacts::exact(Footprint { memory: Bytes::mib(mib), ..Footprint::default() });
         let facts = ServerFacts {
             version: "llama-server".to_owned(),
             models: [(MODEL.to_owned(), bound(600)), ("small".to_owned(), bound(100))].into(),

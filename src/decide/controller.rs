@@ -16,7 +16,7 @@ use super::reason::Reason;
 use super::severity::Severity;
 use super::timer::{Timer, TimerTable};
 use crate::classify::tier::{Machine, TierFound, tier};
-use crate::classify::{Assessment, Cause, Ledger, LedgerModel, Level, OwnSource, Pool, classify};
+use crate::classify::{Assessment, Ledger, LedgerModel, Level, OwnSource, Pool, classify};
 use crate::policy::{Policy, Rung};
 use crate::sample::{Resident, Sample, Traffic};
 use crate::units::{Bytes, Moment, Span};
@@ -305,19 +305,6 @@ impl Controller {
 
     pub(super) fn own_is_known(&self) -> bool {
         self.latest.pools().all(|pool| pool.own_source != OwnSource::Unknown)
-    }
-
-    pub(super) fn trouble(&self) -> Reason {
-        let level = self.severity.level;
-        match self.severity.cause {
-            Some(Cause::Use { pool, used, threshold, foreign, ceiling }) => {
-                Reason::Use { pool, level, used, threshold, foreign, ceiling }
-            }
-            Some(Cause::Stall { stalled, threshold }) => Reason::Stall { level, stalled, threshold },
-            Some(Cause::Thrash { refaulted, threshold }) => Reason::Thrash { level, refaulted, threshold },
-            Some(Cause::OomKill { kills }) => Reason::OomKill { kills },
-            None => Reason::Vanished { level },
-        }
     }
 
     fn sampled(&mut self, now: Moment, sample: Sample) {

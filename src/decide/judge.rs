@@ -13,7 +13,7 @@ use super::peaks::HORIZON;
 use super::phase::{BREAK_FIRST, DRAIN_AND_UNLOAD, Kind, LOAD_ONLY, MAKE_FIRST, Phase};
 use super::reason::Reason;
 use super::timer::Timer;
-use crate::classify::Level;
+use crate::classify::{Cause, Level};
 use crate::footprint::Footprint;
 use crate::policy::{AtDeadline, Rung, WhenNothingFits};
 use crate::sample::ResidentState;
@@ -109,6 +109,19 @@ impl Controller {
         }
         self.room_asked_for &= self.severity.level >= Level::Watch;
         self.judge_climb(now, &serving);
+    }
+
+    pub(super) fn trouble(&self) -> Reason {
+        let level = self.severity.level;
+        match self.severity.cause {
+            Some(Cause::Use { pool, used, threshold, foreign, ceiling }) => {
+                Reason::Use { pool, level, used, threshold, foreign, ceiling }
+            }
+            Some(Cause::Stall { stalled, threshold }) => Reason::Stall { level, stalled, threshold },
+            Some(Cause::Thrash { refaulted, threshold }) => Reason::Thrash { level, refaulted, threshold },
+            Some(Cause::OomKill { kills }) => Reason::OomKill { kills },
+            None => Reason::Vanished { level },
+        }
     }
 
     /// While a pool is blind nothing proactive is done; what is left to see of hard trouble is believed.

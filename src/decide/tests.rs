@@ -719,7 +719,7 @@ fn remembered(controller: &Controller) -> usize {
     peaks
         + controller.commands.len()
         + controller.damping.len()
-        + controller.learned.len()
+        + controller.learning.known.len()
         + controller.cleared_at.len()
         + controller.ledger.models.len()
 }

@@ -18,7 +18,6 @@ use super::policy_file::{self, PolicyWatch};
 use super::report::{self, Around, Decision};
 use super::sampling::Job;
 use super::server::{self, Listing};
-use super::trigger::StallTrigger;
 use crate::act::{Driver, Kept};
 use crate::admin::status::StatusReport;
 use crate::classify::tier::TierFound;
@@ -62,7 +61,6 @@ pub struct Parts {
     /// `None` where nothing can be kept.
     pub store: Option<Store>,
     pub policy_watch: PolicyWatch,
-    pub trigger: StallTrigger,
     pub config: Config,
 }
 
@@ -127,7 +125,6 @@ impl Conductor {
                 () = sleep_until(next.map(|at| clock.deadline(at))) => {
                     self.parts.controller.handle_timeout(clock.now());
                 }
-                () = self.parts.trigger.fired() => self.take_sample(),
                 // The loop goes on meanwhile; whatever else stirs in that folder must not hold it up.
                 () = self.parts.policy_watch.changed() => {
                     reload_at.get_or_insert(tokio::time::Instant::now() + EDIT_SETTLES);

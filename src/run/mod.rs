@@ -32,7 +32,7 @@ use crate::classify::tier::Machine;
 use crate::config::{Config, ServerKind};
 use crate::decide::controller::{Adopt, Controller};
 use crate::decide::input::Input;
-use crate::gateway::{Gateway, GatewayError, Server, waiting};
+use crate::gateway::{Event, Gateway, GatewayError, Server, waiting};
 use crate::policy::Policy;
 use crate::sample::gpu::Gpus;
 use crate::sample::host;
@@ -113,6 +113,7 @@ async fn drive(
 
     let (gateway_events, gateway_told) = mpsc::unbounded_channel();
     let server = Server { kind: driver.kind(), url: driver.url().to_owned() };
+    let woken = tokio::spawn(wake_for_stalls(gateway_events.clone()));
     let gateway = Gateway::new(&config.gateway, server, gateway_events)?;
     gateway.ladder(policy.ladder.clone());
     let gateway_ending = CancellationToken::new();
@@ -156,13 +157,24 @@ async fn drive(
         report,
         store,
         policy_watch,
-        trigger: StallTrigger::leave(Path::new(MEMORY_PRESSURE)),
         config,
     };
     let conductor = Conductor::new(parts, policy).run(told, gateway_told, &mut signals).await;
     conductor.end(gateway_ending, serving, &mut signals).await;
     watching.abort();
+    woken.abort();
     Ok(())
+}
+
+/// A sample is wanted at once when programs begin to wait for memory, as before a reply.
+async fn wake_for_stalls(events: mpsc::UnboundedSender<Event>) {
+    let trigger = StallTrigger::leave(Path::new(MEMORY_PRESSURE));
+    loop {
+        trigger.fired().await;
+        if events.send(Event::Wanted).is_err() {
+            return;
+        }
+    }
 }
 
 async fn prepare(config: &Config, policy: Option<Policy>) -> Result<(Arc<Driver>, Policy), RunError> {

@@ -15,9 +15,10 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use tierkeeper::classify::tier::Machine;
 use tierkeeper::decide::command::Command;
 use tierkeeper::decide::controller::{Adopt, Controller};
-use tierkeeper::decide::input::{Input, Machine, ServerFacts};
+use tierkeeper::decide::input::{Input, ModelFacts, ServerFacts};
 use tierkeeper::footprint::Footprint;
 use tierkeeper::policy::{Policy, Rung};
 use tierkeeper::run::clock::Clock;
@@ -86,13 +87,10 @@ fn write(root: &Path, used: Bytes) {
 fn first_command(clock: Clock, mut sampler: Sampler, capacity: Bytes, bound: Bytes) -> Moment {
     let rung = |name: &str| Rung { name: name.to_owned(), model: name.to_owned(), context: None };
     let policy = Policy::for_ladder(vec![rung("large"), rung("small")]).unwrap();
+    let exact = |memory| ModelFacts::exact(Footprint { memory, ..Footprint::default() });
     let facts = ServerFacts {
         version: "none".to_owned(),
-        models: [
-            ("large".to_owned(), Some(Footprint { memory: bound, vram: Bytes::ZERO })),
-            ("small".to_owned(), Some(Footprint { memory: Bytes::mib(64), vram: Bytes::ZERO })),
-        ]
-        .into(),
+        models: [("large".to_owned(), exact(bound)), ("small".to_owned(), exact(Bytes::mib(64)))].into(),
         models_max: Some(2),
     };
     let resident = Resident { model: "large".to_owned(), state: ResidentState::Loaded, context: None };

@@ -126,7 +126,7 @@ impl Controller {
         }
         let sum = self.learning.chosen.values().fold(Footprint::default(), |sum, one| sum.with(one));
         let some = |amount: Bytes| (amount > Bytes::ZERO).then_some(amount);
-        PoolAmounts { memory: some(sum.memory), vram: some(sum.vram) }
+        PoolAmounts { memory: some(sum.memory), vram: some(sum.vram), cgroup: some(sum.memory) }
     }
 
     pub(super) fn note_reading(&mut self, now: Moment, sample: &Sample) {
@@ -134,7 +134,7 @@ impl Controller {
         self.learning.lingering = self.learning.lingering.filter(|lingering| own.is_none_or(|own| own >= *lingering));
         self.learning.weights_seen = sample.runners.iter().flatten().any(|runner| !runner.weights.is_empty());
         let used = |pool: Pool| self.latest.pool(pool).map(|pool| pool.used);
-        let reading = PoolAmounts { memory: used(Pool::Ram), vram: used(Pool::Vram) };
+        let reading = PoolAmounts { memory: used(Pool::Ram), vram: used(Pool::Vram), cgroup: None };
         let readings = &mut self.learning.readings;
         readings.retain(|(at, _)| now.since(*at) <= WINDOW);
         if readings.len() == READINGS_MAX {

@@ -114,6 +114,7 @@ fn first_command(clock: Clock, mut sampler: Sampler, capacity: Bytes, bound: Byt
                 | Command::Publish { .. }
                 | Command::Cut { .. }
                 | Command::Release { .. }
+                | Command::Remember { .. }
                 | Command::Notify { .. }
                 | Command::Exit { .. } => {}
             }

@@ -9,6 +9,7 @@ use crate::classify::tier::Machine;
 use crate::footprint::Footprint;
 use crate::policy::Policy;
 use crate::sample::Sample;
+use crate::units::Bytes;
 
 /// The closed set of what the Controller hears. Rungs are named as in the command that is answered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,9 +27,11 @@ pub enum Input {
     },
     /// A reading was taken, whether asked for by `TakeSample` or for a request's pre-flight.
     Sampled(Sample),
-    /// The model is loaded, as the server's own list shows.
+    /// The model is loaded, as the server's own list shows, which may also say where.
     LoadDone {
         rung: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        placed: Option<Placed>,
     },
     LoadFailed {
         rung: String,
@@ -57,6 +60,13 @@ pub enum Input {
     PolicyChanged(Arc<Policy>),
     /// We are asked to end.
     StopRequested,
+}
+
+/// Where a model is, by the word of the server that loaded it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placed {
+    pub memory: Bytes,
+    pub vram: Bytes,
 }
 
 /// What is known of a server when it answers.

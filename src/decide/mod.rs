@@ -14,6 +14,8 @@ mod choose;
 mod help;
 mod cascade;
 mod reclaim;
+mod books;
+mod placement;
 mod turns;
 mod freeze;
 mod severity;

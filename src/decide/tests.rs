@@ -7,13 +7,16 @@ use proptest::prelude::*;
 
 use super::command::Command;
 use super::controller::{Adopt, Controller};
-use super::input::{Input, ServerFacts};
+use super::input::{Input, Placed, ServerFacts};
+use super::notice::Notice;
 use super::phase::Phase;
 use crate::classify::tier::Machine;
 use crate::footprint::Footprint;
 use crate::policy::{AtDeadline, Policy, Rung, WhenNothingFits};
 use crate::sample::{ProcessMemory, Reading, Resident, ResidentState, Sample, Traffic};
 use crate::units::{Bytes, Moment, Span};
+
+mod truth;
 
 const SIZES: [(&str, u64); 3] = [("large", 12), ("medium", 6), ("small", 2)];
 
@@ -93,8 +96,18 @@ struct Rig {
     unlisted: BTreeSet<String>,
     lingering: u64,
     excess: u64,
+    /// By how many percent they are smaller.
+    shortfall: u64,
     /// The rungs that were loaded, in order.
     loads: Vec<String>,
+    /// What the server says of where a model is that it has loaded.
+    placed: Option<Placed>,
+    /// What the driver says that the processes hold of the GPU; no GPU without it.
+    vram: Option<Bytes>,
+    vram_hidden: bool,
+    /// Whether the server's processes can be seen.
+    hidden: bool,
+    told: Vec<(Notice, String)>,
 }
 
 impl Rig {
@@ -123,7 +136,13 @@ impl Rig {
             unlisted: BTreeSet::new(),
             lingering: 0,
             excess: 0,
+            shortfall: 0,
             loads: Vec::new(),
+            placed: None,
+            vram: None,
+            vram_hidden: false,
+            hidden: false,
+            told: Vec::new(),
         };
         rig.tell(Input::MachineFound(Machine { memory: Bytes::gib(24), cores: 8, vram: Bytes::ZERO }));
         rig.tell(Input::ServerUp(facts()));
@@ -158,7 +177,8 @@ impl Rig {
                     self.replies.remove(&rung.name);
                 }
                 Command::Exit { .. } => self.exited = true,
-                Command::Release { .. } | Command::Notify { .. } => {}
+                Command::Notify { notice, reason } => self.told.push((notice.clone(), reason.to_string())),
+                Command::Release { .. } => {}
             }
         }
     }
@@ -204,7 +224,7 @@ impl Rig {
     fn sample(&mut self) -> Sample {
         let size = |model: &String| SIZES.iter().find(|(name, _)| model.starts_with(name)).map_or(0, |(_, gib)| *gib);
         let loaded: u64 = self.loaded.iter().map(size).sum();
-        let own = Bytes::mib(loaded * 1024 * (100 + self.excess) / 100) + Bytes::gib(self.lingering);
+        let own = Bytes::mib(loaded * 1024 * (100 + self.excess - self.shortfall) / 100) + Bytes::gib(self.lingering);
         let resident = |model: &String| Resident { model: model.clone(), state: ResidentState::Loaded, context: None };
         let process = ProcessMemory {
             pid: 1,
@@ -212,12 +232,14 @@ impl Rig {
             shared: Bytes::ZERO,
             file: Bytes::ZERO,
             weights: Vec::new(),
-            vram: None,
+            vram: self.vram.filter(|_| !self.vram_hidden),
         };
+        let gpu = |used| ("0".to_owned(), Some(Reading { capacity: Bytes::gib(24), used }));
         let used = (own + Bytes::gib(self.foreign + self.returning)).min(Bytes::gib(24));
         Sample {
             ram: self.readable.then_some(Reading { capacity: Bytes::gib(24), used }),
-            runners: Some(vec![process]),
+            gpus: self.vram.map(gpu).into_iter().collect(),
+            runners: (!self.hidden).then(|| vec![process]),
             residents: self.up.then(|| self.loaded.difference(&self.unlisted).map(resident).collect()),
             traffic: Traffic { in_flight: self.replies.values().sum(), held: 0, admitted_total: 0 },
             ..Sample::default()
@@ -231,7 +253,7 @@ impl Rig {
             Command::Load { rung, .. } if fails => Input::LoadFailed { rung: rung.name.clone(), why },
             Command::Load { rung, .. } => {
                 self.loaded.insert(rung.model.clone());
-                Input::LoadDone { rung: rung.name.clone() }
+                Input::LoadDone { rung: rung.name.clone(), placed: self.placed }
             }
             Command::Unload { rung, .. } if fails => Input::UnloadFailed { rung: rung.name.clone(), why },
             Command::Unload { rung, .. } => {

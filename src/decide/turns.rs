@@ -51,6 +51,7 @@ impl Controller {
         self.end_switch();
         self.stalls_masked_until = now;
         self.ledger.frozen = PoolAmounts::default();
+        self.ledger.leaked.clear();
         self.freeze_ends = None;
         self.residents = None;
         self.floor = 0;

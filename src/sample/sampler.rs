@@ -7,11 +7,14 @@
 
 use std::path::{Path, PathBuf};
 
+use procfs::FromRead;
+use procfs::process::Status;
+
 use super::gpu::Gpus;
 use super::host::{self, HostError, StallWindows};
 use super::listener::ServerPlace;
 use super::runners::Runners;
-use super::{ProcessMemory, Reading, Resident, Sample, Traffic, hot_weights, own_memory};
+use super::{Reading, Resident, Sample, Traffic, hot_weights, own_memory};
 use crate::units::{Bytes, Moment};
 
 /// Takes samples, one after another.
@@ -71,6 +74,7 @@ impl Sampler {
         self.gpus.read(now);
         let runners = self.runners.as_mut().and_then(|runners| runners.look(now));
         let runners = runners.and_then(|runners| self.gpus.attribute(runners));
+        let ourselves = ourselves(&self.root);
         let counters = complain_once(&mut self.stall_complaint, host::stall_counters(&self.root));
         let stall = self.stalls.observe(now, counters);
         // A server that says it holds a model has a process, so it is ours that cannot be found.
@@ -84,19 +88,27 @@ impl Sampler {
         });
         let ram = match &mut self.pretend {
             None => real,
-            Some(pretended) => real.map(|real| pretended.reading(real, seen)),
+            Some(pretended) => {
+                real.map(|real| pretended.reading(real, own_memory(seen) + ourselves.unwrap_or_default()))
+            }
         };
         let host_use = real.filter(|_| self.pretend.is_some()).map(|real| real.used.share_of(real.capacity));
-        Sample { ram, gpus, runners, residents, stall, traffic, host_use }
+        Sample { ram, gpus, runners, ourselves, residents, stall, traffic, host_use }
     }
 }
 
 impl Pretended {
-    fn reading(&mut self, real: Reading, runners: &[ProcessMemory]) -> Reading {
-        let foreign = real.used.saturating_sub(own_memory(runners));
+    fn reading(&mut self, real: Reading, own: Bytes) -> Reading {
+        let foreign = real.used.saturating_sub(own);
         let at_start = *self.foreign_at_start.get_or_insert(foreign);
         Reading { capacity: self.capacity, used: real.used.saturating_sub(at_start) }
     }
+}
+
+/// What this process holds itself. Its file pages are those of the program, which the kernel counts as free to take.
+fn ourselves(root: &Path) -> Option<Bytes> {
+    let status = Status::from_file(root.join("proc/self/status")).ok()?;
+    Some(Bytes(status.rssanon?.saturating_add(status.rssshmem?).saturating_mul(1024)))
 }
 
 /// What was read, if it could be; an error is logged when it is a new one.
@@ -143,6 +155,22 @@ mod tests {
         let blind = take(&mut Sampler::new(&root, None, None), Moment(0));
         assert_eq!(blind.runners, None);
         assert_eq!(blind.ram.unwrap().used, bare.capacity.saturating_sub(bare.available));
+    }
+
+    #[test]
+    fn our_own_process_is_read_and_is_absent_where_it_cannot_be() {
+        let tree = Copied::of("bare-metal");
+        assert_eq!(take(&mut Sampler::new(tree.root(), place(), None), Moment(0)).ourselves, None);
+        std::fs::create_dir_all(tree.root().join("proc/self")).unwrap();
+        std::fs::copy(tree.root().join("proc/733/status"), tree.root().join("proc/self/status")).unwrap();
+        let whole = take(&mut Sampler::new(tree.root(), place(), None), Moment(0));
+        assert_eq!(whole.ourselves, Some(Bytes::mib(900 + 64)));
+        let mut pretending = Sampler::new(tree.root(), place(), Some(Bytes::gib(4)));
+        let pretended = take(&mut pretending, Moment(0));
+        let own = own_memory(pretended.runners.as_deref().unwrap()) + Bytes::mib(964);
+        assert_eq!(pretended.ram.unwrap().used, own, "what is ours is not left out with what others used at the start");
+        let live = take(&mut Sampler::new(Path::new("/"), None, None), Moment(0)).ourselves.unwrap();
+        assert!(live > Bytes::mib(1) && live < Bytes::gib(4), "{live}");
     }
 
     #[test]

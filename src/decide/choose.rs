@@ -130,7 +130,9 @@ impl Controller {
     pub(super) fn rooms(&self, now: Moment, window: Span) -> Option<Vec<Room>> {
         let room = |pool: &PoolAssessment| {
             let peak = self.peaks[pool.pool as usize].max(now, window);
-            Room::of(pool, peak.unwrap_or(pool.foreign).max(pool.foreign))
+            // What may yet turn out to be others' is not counted on either.
+            let doubtful = self.rise[pool.pool as usize].map_or(pool.foreign, |(_, least)| least);
+            Room::of(pool, peak.unwrap_or(pool.foreign).max(pool.foreign).max(doubtful))
         };
         (!self.blind && self.latest.ram.is_some()).then(|| self.latest.pools().map(room).collect())
     }

@@ -1,7 +1,7 @@
 //! Freeze: samples taken while we move models ourselves -> what others are taken to hold.
 //!
 //! A process is gone from /proc before its pages are back, and one that loads is seen late. So during our own moves, and
-//! for a while after, others do not shrink, and grow only by what a second reading shows too; where processes are
+//! for a while after, others do not shrink, and grow only by what lasts for more than a moment; where processes are
 //! hidden, they do not grow at all then. And whenever our own processes let memory go, asked or not, as much of a rise
 //! is theirs until the kernel has had its time.
 
@@ -12,8 +12,9 @@ use crate::units::{Bytes, Moment, Span};
 
 /// How long after our own moves foreign is still taken to be at least what it was.
 const FREEZE_AFTER: Span = Span::seconds(10);
-/// A rise of foreign during our own moves is believed when a reading this much later shows it too.
-const CONFIRM_AFTER: Span = Span::ms(100);
+/// A rise of foreign during our own moves is believed when it has lasted this long. A virtual machine that tells its host
+/// of free pages takes up to 128 MiB of what was just freed off its free lists meanwhile, for 190 ms as was measured.
+const CONFIRM_AFTER: Span = Span::ms(300);
 
 /// Memory that our processes have let go and that its pool may not show yet.
 #[derive(Clone, Copy, Debug)]
@@ -96,6 +97,15 @@ impl Controller {
             let foreign = self.returning[latest.pool as usize].map_or(before.foreign, |returning| returning.foreign);
             let bytes = fell + self.returning(latest.pool);
             self.returning[latest.pool as usize] = Some(Returning { bytes, foreign, until: now + teardown(bytes) });
+        }
+    }
+
+    /// What others seem to hold now that nothing is held back any more is not counted on when the next model is chosen.
+    pub(super) fn doubt(&mut self, now: Moment, pool: Pool, rest: Bytes) {
+        let (Some(latest), Some(own)) = (self.latest.pool(pool), self.own_measured(pool)) else { return };
+        let seen = latest.used.saturating_sub(own).saturating_sub(rest);
+        if seen > latest.foreign {
+            self.rise[pool as usize] = Some((now, seen));
         }
     }
 

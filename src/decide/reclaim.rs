@@ -223,6 +223,7 @@ impl Controller {
         // All but a rest is back, and the rest is as much on its way as what has come.
         for pool in [Pool::Ram, Pool::Vram] {
             let rest = self.still_coming(pool);
+            self.doubt(now, pool, rest);
             self.expect_pages(now, pool, rest);
         }
         self.ledger.held = PoolAmounts::default();

@@ -16,6 +16,8 @@ pub mod listener;
 pub mod runners;
 #[cfg(feature = "shell")]
 pub mod sampler;
+#[cfg(feature = "shell")]
+pub mod zones;
 
 use std::collections::BTreeMap;
 

@@ -14,6 +14,7 @@ use super::gpu::Gpus;
 use super::host::{self, HostError, StallWindows};
 use super::listener::ServerPlace;
 use super::runners::Runners;
+use super::zones::on_lists;
 use super::{Reading, Resident, Sample, Traffic, hot_weights, own_memory};
 use crate::units::{Bytes, Moment};
 
@@ -71,6 +72,7 @@ impl Sampler {
     /// Reads everything once. What cannot be read is absent from the sample.
     pub fn take(&mut self, now: Moment, residents: Option<Vec<Resident>>, traffic: Traffic) -> Sample {
         let memory = complain_once(&mut self.memory_complaint, host::memory(&self.root));
+        let on_lists = on_lists(&self.root);
         self.gpus.read(now);
         let runners = self.runners.as_mut().and_then(|runners| runners.look(now));
         let runners = runners.and_then(|runners| self.gpus.attribute(runners));
@@ -84,7 +86,7 @@ impl Sampler {
         let gpus = self.gpus.pools(seen);
         let real = memory.map(|memory| Reading {
             capacity: memory.capacity,
-            used: memory.capacity.saturating_sub(memory.available.saturating_sub(hot_weights(seen))),
+            used: memory.capacity.saturating_sub((memory.available + on_lists).saturating_sub(hot_weights(seen))),
         });
         let ram = match &mut self.pretend {
             None => real,
@@ -155,6 +157,19 @@ mod tests {
         let blind = take(&mut Sampler::new(&root, None, None), Moment(0));
         assert_eq!(blind.runners, None);
         assert_eq!(blind.ram.unwrap().used, bare.capacity.saturating_sub(bare.available));
+    }
+
+    #[test]
+    fn pages_on_the_lists_of_the_processors_are_not_in_use() {
+        let tree = Copied::of("bare-metal");
+        let used = || take(&mut Sampler::new(tree.root(), place(), None), Moment(0)).ram.unwrap();
+        let before = used();
+        let pages = |bytes: Bytes| bytes.0 / procfs::page_size();
+        let total = crate::sample::host::machine(tree.root()).unwrap().memory;
+        let (managed, count) = (pages(total), pages(Bytes::mib(300)));
+        let zone = format!("Node 0, zone Normal\n  managed {managed}\n  pagesets\n    cpu: 0\n  count: {count}\n");
+        std::fs::write(tree.root().join("proc/zoneinfo"), zone).unwrap();
+        assert_eq!(used().used, before.used.saturating_sub(Bytes::mib(300)));
     }
 
     #[test]

@@ -25,7 +25,7 @@ impl Rig {
     /// The large rung serves, others take so many GiB, and it is about to be unloaded for them.
     fn leaving_large(foreign: u64) -> Rig {
         let mut rig = Rig::new(policy(false, false));
-        rig.run(Span::seconds(5));
+        rig.run(Span::seconds(20));
         assert_eq!(rig.serving().as_deref(), Some("large"));
         rig.foreign = foreign;
         rig.run_until_unload();
@@ -155,6 +155,34 @@ fn where_processes_are_hidden_nothing_that_moves_during_our_own_moves_is_others(
 }
 
 #[test]
+fn a_rise_that_is_not_believed_yet_is_not_built_on_either() {
+    let mut rig = Rig::new(policy(false, false));
+    rig.run(Span::seconds(5));
+    // Others come while the load is still fresh, and the unload is quick.
+    rig.foreign = 14;
+    rig.run(Span::seconds(10));
+    assert_eq!(rig.loads, ["large", "small"], "the medium one was never tried");
+}
+
+#[test]
+fn during_our_own_moves_a_rise_is_others_when_it_lasts() {
+    let mut rig = Rig::leaving_large(10);
+    rig.step(Event::Answer { fails: false });
+    rig.see_foreign_stay(20, 20, Bytes::gib(10));
+    for _ in 0..3 {
+        rig.foreign = 12;
+        rig.see_foreign_stay(10, 25, Bytes::gib(10));
+        rig.foreign = 10;
+        rig.see_foreign_stay(10, 1, Bytes::gib(10));
+    }
+    rig.foreign = 12;
+    rig.run(Span::seconds(2));
+    assert_eq!(rig.foreign_seen(), Bytes::gib(12));
+    rig.foreign = 9;
+    rig.see_foreign_stay(10, 20, Bytes::gib(12));
+}
+
+#[test]
 fn a_process_that_is_killed_is_not_taken_for_somebody_else_while_its_pages_come_back() {
     let mut rig = Rig::new(policy(false, false));
     rig.run(Span::seconds(20));
@@ -170,9 +198,9 @@ fn pages_that_nobody_gives_back_after_a_kill_are_somebodys_in_the_end() {
     let mut rig = Rig::new(policy(false, false));
     rig.run(Span::seconds(20));
     rig.loaded.clear();
-    rig.returning = 12;
+    rig.returning = 6;
     rig.run(Span::seconds(5));
-    assert_eq!(rig.foreign_seen(), Bytes::gib(14));
+    assert_eq!(rig.foreign_seen(), Bytes::gib(8));
 }
 
 #[test]

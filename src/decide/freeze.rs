@@ -48,7 +48,10 @@ impl Controller {
             self.returning[place].take_if(|returning| now >= returning.until);
             let seen = self.returning[place].map_or(pool.foreign_now, |returning| returning.without(pool.foreign_now));
             let (foreign, doubtful) = match self.ledger.frozen.of(pool.pool) {
-                None => (seen, false),
+                None => {
+                    self.rise[place] = None;
+                    (seen, false)
+                }
                 Some(frozen) => self.confirmed(now, &pool, frozen, seen),
             };
             waiting |= doubtful;
@@ -109,11 +112,11 @@ impl Controller {
         }
     }
 
-    /// So much is still on its way back to a pool, and is nobody else's.
+    /// So much is still on its way back to a pool, and is nobody else's; no more than that.
     pub(super) fn expect_pages(&mut self, now: Moment, pool: Pool, bytes: Bytes) {
-        let Some(latest) = self.latest.pool(pool).filter(|_| bytes > Bytes::ZERO) else { return };
-        let foreign = latest.foreign;
-        self.returning[pool as usize] = Some(Returning { bytes, foreign, until: now + teardown(bytes) });
+        let foreign = self.latest.pool(pool).map(|latest| latest.foreign).filter(|_| bytes > Bytes::ZERO);
+        self.returning[pool as usize] =
+            foreign.map(|foreign| Returning { bytes, foreign, until: now + teardown(bytes) });
     }
 
     /// What is still on its way back to a pool.

@@ -3,15 +3,16 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::json;
 use tierkeeper::act::{self, Driver};
 use tierkeeper::classify::OwnSource;
+use tierkeeper::classify::tier::Machine;
 use tierkeeper::config::ServerKind;
 use tierkeeper::decide::command::Command;
 use tierkeeper::decide::controller::{Adopt, Controller};
-use tierkeeper::decide::input::{Input, Machine};
+use tierkeeper::decide::input::Input;
 use tierkeeper::decide::phase::Phase;
 use tierkeeper::policy::{Policy, Rung};
 use tierkeeper::sample::listener::ServerPlace;
@@ -20,6 +21,7 @@ use tierkeeper::sample::{ProcessMemory, Resident, ResidentState, Traffic, host, 
 use tierkeeper::units::Moment;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::plain_client::plain_client;
 use super::server::Router;

@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tempfile::TempDir;
 use tierkeeper::cli::demo::models::{self, Shape};
+use tokio::time::Instant;
 
 use super::truth;
 

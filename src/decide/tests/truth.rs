@@ -1,4 +1,4 @@
-//! What is ours and what is others' while models come and go, servers lie, and processes are hidden.
+//! Truth: a server that lies, hidden processes, pages on their way -> what is taken for ours and for others'.
 
 use super::*;
 
@@ -157,9 +157,10 @@ fn where_processes_are_hidden_nothing_that_moves_during_our_own_moves_is_others(
 #[test]
 fn a_rise_that_is_not_believed_yet_is_not_built_on_either() {
     let mut rig = Rig::new(policy(false, false));
+    rig.shortfall = 50;
     rig.run(Span::seconds(5));
     // Others come while the load is still fresh, and the unload is quick.
-    rig.foreign = 14;
+    rig.foreign = 16;
     rig.run(Span::seconds(10));
     assert_eq!(rig.loads, ["large", "small"], "the medium one was never tried");
 }

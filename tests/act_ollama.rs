@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tierkeeper::act::error::ActError;
 use tierkeeper::act::{Driver, Kept, Resident, ResidentState};
 use tierkeeper::config::ServerKind;
-use tierkeeper::decide::input::ModelFacts;
+use tierkeeper::decide::input::{ModelFacts, Placed};
 use tierkeeper::footprint::Sizing;
 use tierkeeper::policy::Rung;
 use tierkeeper::units::Bytes;
@@ -116,6 +116,32 @@ async fn a_loaded_model_of_size_zero_is_not_taken_for_a_small_one() {
     let bound = driver.facts().await.unwrap().models.remove("mai-small:latest");
     let bound = bound.unwrap().bound(None).unwrap();
     assert!(bound.memory > Bytes(39_586_263) + Bytes::mib(300), "{bound:?}");
+}
+
+/// The trap: a model that does not fit its GPU, or whose driver is gone, comes up on the CPU, and the load is a success.
+#[tokio::test]
+async fn a_load_says_where_the_model_is_when_the_server_knows() {
+    let models = [("on-gpu", (5 << 30, 4 << 30)), ("on-cpu", (5 << 30, 0)), ("unknown", (0, 0))];
+    let models = models.map(|(name, placed)| setup::Model { placed, ..setup::Model::new(name) });
+    let fake = fake_with(models.to_vec()).await;
+    let driver = driver(&fake);
+    let on_gpu = Placed { memory: Bytes::gib(1), vram: Bytes::gib(4) };
+    assert_eq!(driver.load(&rung("on-gpu", None)).await.unwrap(), Some(on_gpu));
+    let on_cpu = Placed { memory: Bytes::gib(5), vram: Bytes::ZERO };
+    assert_eq!(driver.load(&rung("on-cpu", None)).await.unwrap(), Some(on_cpu));
+    assert_eq!(driver.load(&rung("unknown", None)).await.unwrap(), None, "zero is unknown");
+}
+
+/// The trap: where the context does not fit, a smaller one is loaded, and the load is a success.
+#[tokio::test]
+async fn a_context_that_the_server_lowered_by_itself_is_a_failed_load() {
+    let fake = fake_with(vec![setup::Model { context_lowered_to: Some(2048), ..setup::Model::new("big") }]).await;
+    let driver = driver(&fake);
+    let lowered = driver.load(&rung("big", Some(8192))).await.unwrap_err();
+    assert!(matches!(lowered, ActError::WrongContext { wanted: 8192, served: 2048, .. }), "{lowered}");
+    let checked = driver.check(&rung("big", Some(8192))).await.unwrap_err();
+    assert!(matches!(checked, ActError::WrongContext { wanted: 8192, served: 2048, .. }), "{checked}");
+    driver.load(&rung("big", Some(1024))).await.unwrap();
 }
 
 /// The trap: a load lives as long as the connection that asked for it.

@@ -165,7 +165,7 @@ impl Watcher {
         let traffic = Traffic { in_flight: 1, held: 0, admitted_total: 1 };
         let sample = self.sampler.take(now, Some(vec![resident]), traffic);
         self.controller.handle_timeout(now);
-        self.controller.handle_input(now, Input::Sampled(sample.clone()));
+        self.controller.handle_input(now, Input::Sampled(Box::new(sample.clone())));
         while self.controller.poll_command().is_some() {}
         sample
     }

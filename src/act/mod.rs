@@ -21,7 +21,7 @@ use self::error::ActError;
 use self::llama_server::LlamaServer;
 use self::ollama::Ollama;
 use crate::config::ServerKind;
-use crate::decide::input::ServerFacts;
+use crate::decide::input::{Placed, ServerFacts};
 use crate::policy::Rung;
 
 /// The server that is driven: one set of methods, and a file for what each server makes of them.
@@ -106,12 +106,14 @@ impl Driver {
         }
     }
 
-    /// Loads the rung and keeps it; done when the server's list shows it with its context. It waits without end: the
-    /// caller drops it to give the load up, and then calls `unload`, which finds what came up all the same.
-    pub async fn load(&self, rung: &Rung) -> Result<(), ActError> {
+    /// Loads the rung and keeps it; done when the server's list shows it with its context. Says where it is, by the
+    /// server's word, if it has one. It waits without end: the caller drops it to give the load up, and then calls
+    /// `unload`, which finds what came up all the same.
+    pub async fn load(&self, rung: &Rung) -> Result<Option<Placed>, ActError> {
         match self {
             Driver::Ollama(server) => server.load(rung).await,
-            Driver::LlamaServer(server) => server.load(rung).await,
+            // It says so only in its log.
+            Driver::LlamaServer(server) => server.load(rung).await.map(|()| None),
         }
     }
 

@@ -4,7 +4,8 @@
 //! 1. A load lives as long as the connection that asked for it. It is held open; dropping it gives the load up.
 //! 2. `keep_alive: 0` answers "unload" at once, always, and does nothing to a model that is still loading, which the list
 //!    does not show. So a model that was never seen in the list is watched for a while before it counts as gone.
-//! 3. `/api/ps` gives `size: 0`: sizes are taken from `/api/tags`, and zero is unknown there too.
+//! 3. `/api/ps` gives `size: 0`: sizes are taken from `/api/tags`, and zero is unknown there too. Where it gives one, it
+//!    says how much of it is on a GPU, which is how a silent fall back to the CPU shows.
 //! 4. `/api/ps` may block for seconds: that is a stale list, not a server that is down.
 //! 5. A request on `/v1` loads the model anew with its default context, and puts its stay back to five minutes.
 
@@ -18,7 +19,7 @@ use super::error::ActError;
 use super::http::{Http, Reply};
 use super::insist::{GIVEN_UP_AFTER, Insistence};
 use super::{Kept, Resident, ResidentState, key};
-use crate::decide::input::{ModelFacts, ServerFacts};
+use crate::decide::input::{ModelFacts, Placed, ServerFacts};
 use crate::footprint::Sizing;
 use crate::footprint::formula::Plan;
 use crate::footprint::load::{Cells, Context, Held, Load};
@@ -58,10 +59,14 @@ struct Listing<T> {
     models: Option<Vec<T>>,
 }
 
-/// A model that is loaded, from `/api/ps`. Its sizes are not read: they are zero where they are unknown.
+/// A model that is loaded, from `/api/ps`. Its sizes are what was planned at the load, and zero where that is unknown.
 #[derive(Debug, Deserialize)]
 struct Loaded {
     name: String,
+    #[serde(default)]
+    size: u64,
+    #[serde(default)]
+    size_vram: u64,
     #[serde(default)]
     expires_at: Option<String>,
     #[serde(default)]
@@ -170,14 +175,14 @@ impl Ollama {
         Ok(self.list().await?.into_iter().map(resident).collect())
     }
 
-    pub(super) async fn load(&self, rung: &Rung) -> Result<(), ActError> {
+    pub(super) async fn load(&self, rung: &Rung) -> Result<Option<Placed>, ActError> {
         // Held open until it answers: closing it is what gives the load up (trap 1).
         self.http.post_and_hold("/api/generate", &preload(rung, rung.context)).await?.accepted()?;
         let answered = Instant::now();
         let mut seen = String::from("it answered as loaded, and its list was never seen since");
         while answered.elapsed() < LISTED_MAX {
             match self.listed(&rung.model).await {
-                Ok(Some(model)) => return model.has_context_of(rung),
+                Ok(Some(model)) => return model.has_context_of(rung).map(|()| model.placed()),
                 Ok(None) => "it answered as loaded, and its list does not show it".clone_into(&mut seen),
                 Err(error) => seen = error.to_string(),
             }
@@ -288,6 +293,12 @@ impl Loaded {
     /// A missing context and a context of zero are both unknown.
     fn context(&self) -> Option<u32> {
         self.context_length.filter(|tokens| *tokens > 0)
+    }
+
+    /// `None` where it does not know (trap 3).
+    fn placed(&self) -> Option<Placed> {
+        let memory = Bytes(self.size.saturating_sub(self.size_vram));
+        (self.size > 0).then_some(Placed { memory, vram: Bytes(self.size_vram) })
     }
 
     fn has_context_of(&self, rung: &Rung) -> Result<(), ActError> {

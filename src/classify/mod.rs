@@ -7,6 +7,7 @@
 pub mod tier;
 mod findings;
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -74,7 +75,7 @@ impl fmt::Display for Level {
 pub enum OwnSource {
     /// Read from the server's processes.
     Measured,
-    /// Processes hidden: the upper bounds of what the server says is loaded.
+    /// Processes hidden: what the models that the server lists were seen to add, or else their upper bounds.
     Ledger,
     /// Neither: the upper bounds of what we believe is loaded. Nothing climbs on such a figure.
     Unknown,
@@ -87,6 +88,9 @@ pub struct Ledger {
     pub models: Vec<LedgerModel>,
     /// While a model is unloaded and until its memory is seen back: our own use as it was last measured before.
     pub held: PoolAmounts,
+    /// By model: what it still held when its unload was given up. The server's processes have it, and it is others' to
+    /// us until it is seen to go.
+    pub leaked: BTreeMap<String, PoolAmounts>,
     /// During our own moves and shortly after: what foreign is taken to be.
     pub frozen: PoolAmounts,
     /// The serving rung's upper bound when it was chosen: at soft, our own use counts at most this much.
@@ -99,6 +103,8 @@ pub struct LedgerModel {
     pub memory: Bytes,
     pub vram: Bytes,
     pub believed: bool,
+    /// What its loads were seen to add to a pool whose processes are hidden; its bound stands in where none was seen.
+    pub inferred: PoolAmounts,
 }
 
 /// An optional amount for each kind of pool; absent is not zero.
@@ -135,7 +141,7 @@ pub struct PoolAssessment {
     pub used: Bytes,
     /// Our own use, with what is being unloaded and not yet seen back.
     pub own: Bytes,
-    /// The same, of this sample alone.
+    /// The same, of this sample alone, and with what was never given back.
     pub own_now: Bytes,
     pub own_source: OwnSource,
     /// Used less own, of this sample alone.
@@ -277,8 +283,17 @@ fn assess(
     sample: &Sample,
     ledger: &Ledger,
 ) -> PoolAssessment {
-    let (own_now, own_source) = own(pool, measured, sample.residents.as_deref(), ledger);
-    let own = own_now.max(ledger.held.of(pool).unwrap_or_default());
+    let (models, own_source) = own(pool, measured, sample.residents.as_deref(), ledger);
+    let own_now = match pool {
+        Pool::Ram => models + sample.ourselves.unwrap_or_default(),
+        // The server's group is not ours.
+        Pool::Vram | Pool::Cgroup => models,
+    };
+    let leaked = match own_source {
+        OwnSource::Measured => ledger.leaked_of(pool),
+        OwnSource::Ledger | OwnSource::Unknown => Bytes::ZERO,
+    };
+    let own = own_now.saturating_sub(leaked).max(ledger.held.of(pool).unwrap_or_default());
     let foreign_now = reading.used.saturating_sub(own);
     PoolAssessment {
         pool,
@@ -310,7 +325,12 @@ fn own(pool: Pool, measured: Option<Bytes>, residents: Option<&[Resident]>, ledg
             (measured.min(sum(&|entry| entry.believed || listed(entry))), OwnSource::Measured)
         }
         (Some(measured), _) => (measured, OwnSource::Measured),
-        (None, Some(_)) => (bound, OwnSource::Ledger),
+        // One that was told to go and is still listed has been counted as others'.
+        (None, Some(_)) => {
+            let ours = |entry: &&LedgerModel| listed(entry) && !ledger.leaked.contains_key(&entry.model);
+            let amounts = ledger.models.iter().filter(ours).map(|entry| entry.hidden_amount(pool));
+            (amounts.sum(), OwnSource::Ledger)
+        }
         (None, None) => (bound, OwnSource::Unknown),
     }
 }
@@ -319,9 +339,19 @@ impl Ledger {
     fn knows(&self, model: &str) -> bool {
         self.models.iter().any(|entry| entry.model == model)
     }
+
+    /// All that was never given back.
+    pub fn leaked_of(&self, pool: Pool) -> Bytes {
+        self.leaked.values().filter_map(|leaked| leaked.of(pool)).sum()
+    }
 }
 
 impl LedgerModel {
+    /// What it counts for while its process is hidden.
+    pub fn hidden_amount(&self, pool: Pool) -> Bytes {
+        self.inferred.of(pool).unwrap_or_else(|| self.amount(pool))
+    }
+
     fn amount(&self, pool: Pool) -> Bytes {
         match pool {
             Pool::Ram | Pool::Cgroup => self.memory,

@@ -15,6 +15,7 @@ fn ledger() -> Ledger {
         memory: Bytes::gib(memory),
         vram: Bytes::ZERO,
         believed,
+        inferred: PoolAmounts::default(),
     };
     Ledger { models: vec![model("large", 5, true), model("small", 1, false)], ..Ledger::default() }
 }
@@ -77,6 +78,46 @@ fn what_is_being_unloaded_counts_as_own_until_its_memory_is_back() {
     assert_eq!(ram(&sample, &ledger).foreign, Bytes::gib(7));
     ledger.held.memory = Some(Bytes::gib(5));
     assert_eq!(ram(&sample, &ledger).foreign, Bytes::gib(2));
+}
+
+#[test]
+fn our_own_process_counts_as_own_however_the_rest_is_known() {
+    let mut sample = sample(Bytes::gib(7));
+    sample.ourselves = Some(Bytes::mib(12));
+    assert_eq!(ram(&sample, &ledger()).own, Bytes::gib(5) + Bytes::mib(12));
+    sample.residents = Some(vec![resident("small-model")]);
+    assert_eq!(ram(&sample, &ledger()).own, Bytes::gib(1) + Bytes::mib(12));
+    sample.runners = Some(vec![runner(Bytes::gib(4))]);
+    assert_eq!(ram(&sample, &ledger()).foreign, Bytes::gib(3).saturating_sub(Bytes::mib(12)));
+    sample.gpus.insert("0".to_owned(), Some(Reading { capacity: Bytes::gib(8), used: Bytes::gib(1) }));
+    let vram = classify(&policy(), &sample, &ledger()).vram.unwrap();
+    assert_eq!(vram.own, Bytes::ZERO, "it holds nothing of a GPU");
+}
+
+#[test]
+fn what_an_unload_left_behind_is_others_until_it_goes() {
+    let mut sample = sample(Bytes::gib(7));
+    let mut ledger = ledger();
+    ledger
+        .leaked
+        .insert("large-model".to_owned(), PoolAmounts { memory: Some(Bytes::gib(4)), ..PoolAmounts::default() });
+    sample.residents = Some(vec![resident("large-model")]);
+    assert_eq!(ram(&sample, &ledger).foreign, Bytes::gib(7), "it is still listed, and its processes are hidden");
+    sample.runners = Some(vec![runner(Bytes::gib(5))]);
+    assert_eq!((ram(&sample, &ledger).own, ram(&sample, &ledger).own_now), (Bytes::gib(1), Bytes::gib(5)));
+    sample.runners = Some(vec![runner(Bytes::gib(1))]);
+    assert_eq!(ram(&sample, &ledger).own, Bytes::ZERO, "never below nothing");
+}
+
+#[test]
+fn hidden_models_count_by_what_they_were_seen_to_add_and_else_by_their_bound() {
+    let mut sample = sample(Bytes::gib(7));
+    sample.residents = Some(vec![resident("large-model"), resident("small-model")]);
+    let mut ledger = ledger();
+    ledger.models[0].inferred.memory = Some(Bytes::gib(2));
+    assert_eq!(ram(&sample, &ledger).own, Bytes::gib(3));
+    sample.residents = None;
+    assert_eq!(ram(&sample, &ledger).own, Bytes::gib(5), "what is only believed counts by its bound");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::command::Command;
 use super::controller::{Controller, Damping};
+use super::input::Placed;
 use super::judge::RECENT;
 use super::notice::Notice;
 use super::phase::{Kind, Phase, Switch, UNLOAD_ONLY};
@@ -14,12 +15,10 @@ use super::reason::Reason;
 use super::timer::Timer;
 use crate::classify::{OwnSource, Pool, PoolAmounts};
 use crate::policy::Rung;
-use crate::units::{Bytes, Moment, Permille, Span};
+use crate::units::{Bytes, Moment, Span};
 
 /// The longest that an unload is waited for: it is asked for again and again meanwhile.
 const UNLOAD_MAX: Span = Span::seconds(60);
-/// A process that has given back less of its bound than this has not gone.
-const LINGERS: Permille = Permille(250);
 /// A load may take this long, or as long as reading it at the slowest rate that is still a rate.
 const LOAD_MIN: Span = Span::seconds(120);
 const LOAD_RATE: Bytes = Bytes(50_000_000);
@@ -29,6 +28,17 @@ const PROGRESS: u64 = 1 << 20;
 const CHECK_MAX: Span = Span::seconds(60);
 /// After our own load the kernel's figures for stalls are still about it.
 const STALLS_MASKED_AFTER: Span = Span::seconds(10);
+
+/// Why what was to come does not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Abandoned {
+    /// The load failed, or took what nobody had foreseen: people hear of it, and it rests for a while.
+    Failed,
+    /// It came up on the CPU, which people have been told: it rests as well.
+    OnCpu,
+    /// Others took its room meanwhile: something smaller comes.
+    NoRoom,
+}
 
 impl Controller {
     pub(super) fn begin(
@@ -91,6 +101,7 @@ impl Controller {
 
     /// Before the unload the machine is looked at once more: what is ours now must be known to see it come back.
     fn enter_unloading(&mut self, now: Moment, rung: &Rung) {
+        self.forgive_leak(&rung.model);
         if self.serving.as_ref().is_some_and(|serving| serving.name == rung.name) {
             self.note_way_down(now);
             self.serving = None;
@@ -130,6 +141,11 @@ impl Controller {
         if let Some(switch) = &mut self.switch {
             switch.progress = (now, 0);
         }
+        if self.holds(&rung) {
+            // It would not go, and is wanted again.
+            self.forgive_leak(&rung.model);
+        }
+        self.book_load(&rung);
         self.refresh_ledger();
         self.commands.push_back(Command::Load { rung, reason });
     }
@@ -228,21 +244,6 @@ impl Controller {
         }
     }
 
-    /// Whether the processes are as many and still hold all that they held while the leaving rung served: then it is not
-    /// gone at all.
-    pub(super) fn lingers(&self, switch: &Switch) -> bool {
-        let served =
-            switch.from.as_ref().zip(switch.leaving.as_ref()).is_some_and(|(from, rung)| from.name == rung.name);
-        let fewer = switch.runners_before.zip(self.runners).is_some_and(|(before, now)| now < before);
-        served
-            && !fewer
-            && self.latest.pools().all(|pool| {
-                let own = switch.own_before.of(pool.pool).unwrap_or_default();
-                let now = self.own_measured(pool.pool);
-                now.is_some_and(|now| now + self.leaving_bound(switch, pool.pool).share(LINGERS) > own)
-            })
-    }
-
     /// Between unload and load the world may have changed: what is loaded is chosen anew, and nothing on hope.
     pub(super) fn choose_again(&mut self, now: Moment) {
         let Some(switch) = self.switch.as_ref().filter(|switch| !switch.steps.is_empty()) else { return };
@@ -256,11 +257,19 @@ impl Controller {
         }
     }
 
-    pub(super) fn load_done(&mut self, now: Moment, rung: &str) {
-        if self.waits_for(Phase::Loading, rung) {
-            self.stalls_masked_until = now + STALLS_MASKED_AFTER;
-            self.next_step(now);
+    pub(super) fn load_done(&mut self, now: Moment, rung: &str, placed: Option<Placed>) {
+        if !self.waits_for(Phase::Loading, rung) {
+            return;
         }
+        self.stalls_masked_until = now + STALLS_MASKED_AFTER;
+        let Some(rung) = self.switch.as_ref().and_then(|switch| switch.incoming.clone()) else { return };
+        if let Some(reason) = self.misplaced(&rung, placed) {
+            self.tell_on_cpu(&rung, reason.clone());
+            if !self.stays_on_cpu(now, &rung) {
+                return self.abandon_incoming(now, reason, Abandoned::OnCpu);
+            }
+        }
+        self.next_step(now);
     }
 
     pub(super) fn check_done(&mut self, now: Moment, rung: &str) {
@@ -275,13 +284,16 @@ impl Controller {
         damping.not_before = None;
         self.serve(now, rung, &reason);
         self.climbed = kind == Kind::Up;
+        // All of it is there now: the next look shows how much that is.
+        self.books.answered();
+        self.take_sample(now);
         self.next_step(now);
     }
 
     pub(super) fn load_failed(&mut self, now: Moment, rung: &str, why: String) {
         if self.waits_for(Phase::Loading, rung) || self.waits_for(Phase::Checking, rung) {
             let reason = Reason::LoadFailed { rung: rung.to_owned(), error: why };
-            self.abandon_incoming(now, reason, true);
+            self.abandon_incoming(now, reason, Abandoned::Failed);
         }
     }
 
@@ -302,7 +314,7 @@ impl Controller {
         let Some(rung) = switch.incoming.clone() else { return };
         let reason = Reason::LoadStalled { rung: rung.name.clone(), after: now.since(switch.step_since) };
         self.commands.push_back(Command::CancelLoad { rung, reason: reason.clone() });
-        self.abandon_incoming(now, reason, true);
+        self.abandon_incoming(now, reason, Abandoned::Failed);
     }
 
     /// A load of which nothing moves is not waited for until its whole time is up.
@@ -317,34 +329,39 @@ impl Controller {
         }
     }
 
+    /// Our own use as its processes show it, without what was never given back.
     pub(super) fn own_measured(&self, pool: Pool) -> Option<Bytes> {
-        self.latest.pool(pool).filter(|pool| pool.own_source == OwnSource::Measured).map(|pool| pool.own_now)
+        let measured = self.latest.pool(pool).filter(|pool| pool.own_source == OwnSource::Measured);
+        measured.map(|latest| latest.own_now.saturating_sub(self.ledger.leaked_of(pool)))
     }
 
     /// Trouble during a load: it is given up before it makes things worse.
-    pub(super) fn give_up_load(&mut self, now: Moment, unforeseen: bool) {
+    pub(super) fn give_up_load(&mut self, now: Moment, why: Abandoned) {
         let Some(rung) = self.switch.as_ref().and_then(|switch| switch.incoming.clone()) else { return };
         let reason = self.trouble();
         self.commands.push_back(Command::CancelLoad { rung, reason: reason.clone() });
-        self.abandon_incoming(now, reason, unforeseen);
+        self.abandon_incoming(now, reason, why);
     }
 
     /// What was to come does not: it is unloaded, whatever there is of it, and what served goes on or is chosen anew.
-    fn abandon_incoming(&mut self, now: Moment, reason: Reason, failed: bool) {
+    fn abandon_incoming(&mut self, now: Moment, reason: Reason, why: Abandoned) {
         self.stalls_masked_until = now + STALLS_MASKED_AFTER;
+        self.books.given_up(&self.latest);
         let Some(switch) = &mut self.switch else { return };
         let Some(rung) = switch.incoming.take() else { return };
         let climb = switch.kind == Kind::Up;
         switch.leaving = Some(Arc::clone(&rung));
         switch.kind = if self.serving.is_some() { Kind::Clear } else { Kind::First };
         switch.steps = UNLOAD_ONLY;
-        if failed {
-            self.rest_after_failed_load(now, &rung);
-            let serving = self.serving.as_ref().map(|serving| serving.name.clone());
-            let notice = Notice::LoadFailed { rung: rung.name.clone(), why: reason.to_string(), serving };
-            self.commands.push_back(Command::Notify { notice, reason });
-        } else {
-            self.floor = self.index_of(&rung).map_or(0, |index| index + 1);
+        match why {
+            Abandoned::Failed => {
+                self.rest_after_failed_load(now, &rung);
+                let serving = self.serving.as_ref().map(|serving| serving.name.clone());
+                let notice = Notice::LoadFailed { rung: rung.name.clone(), why: reason.to_string(), serving };
+                self.commands.push_back(Command::Notify { notice, reason });
+            }
+            Abandoned::OnCpu => self.rest_after_failed_load(now, &rung),
+            Abandoned::NoRoom => self.floor = self.index_of(&rung).map_or(0, |index| index + 1),
         }
         if climb {
             self.damping.entry(rung.name.clone()).or_default().failed_climbs += 1;

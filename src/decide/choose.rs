@@ -9,7 +9,7 @@ use super::fit::{Limit, Room, Shortage, amount, shortage};
 use super::judge::RECENT;
 use super::peaks::HORIZON;
 use super::reason::Reason;
-use crate::classify::{Level, Pool};
+use crate::classify::{Level, OwnSource, Pool, PoolAssessment};
 use crate::policy::{Rung, WhenNothingFits};
 use crate::sample::ResidentState;
 use crate::units::{Bytes, Moment, Span};
@@ -124,6 +124,21 @@ impl Controller {
         let base = self.policy.upgrade.stable;
         let failed = self.damping.get(&rung.name).map_or(0, |damping| damping.failed_climbs);
         base.times(1 << failed.min(20)).min(STABLE_MAX.max(base))
+    }
+
+    /// The pools with the most that others held of them over a window. `None` while a pool cannot be read.
+    pub(super) fn rooms(&self, now: Moment, window: Span) -> Option<Vec<Room>> {
+        let room = |pool: &PoolAssessment| {
+            let peak = self.peaks[pool.pool as usize].max(now, window);
+            // What may yet turn out to be others' is not counted on either.
+            let doubtful = self.rise[pool.pool as usize].map_or(pool.foreign, |(_, least)| least);
+            Room::of(pool, peak.unwrap_or(pool.foreign).max(pool.foreign).max(doubtful))
+        };
+        (!self.blind && self.latest.ram.is_some()).then(|| self.latest.pools().map(room).collect())
+    }
+
+    pub(super) fn own_is_known(&self) -> bool {
+        self.latest.pools().all(|pool| pool.own_source != OwnSource::Unknown)
     }
 
     /// How much more would have to be free for this rung to be climbed to.

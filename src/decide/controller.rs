@@ -6,8 +6,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use super::books::Books;
 use super::command::Command;
-use super::fit::Room;
+use super::freeze::Returning;
 use super::input::{Input, ServerFacts};
 use super::learn::Learning;
 use super::peaks::Peaks;
@@ -16,7 +17,7 @@ use super::reason::Reason;
 use super::severity::Severity;
 use super::timer::{Timer, TimerTable};
 use crate::classify::tier::{Machine, TierFound, tier};
-use crate::classify::{Assessment, Ledger, LedgerModel, Level, OwnSource, Pool, classify};
+use crate::classify::{Assessment, Ledger, LedgerModel, Level, Pool, classify};
 use crate::policy::{Policy, Rung};
 use crate::sample::{Resident, Sample, Traffic};
 use crate::units::{Bytes, Moment, Span};
@@ -75,6 +76,8 @@ pub struct Controller {
     pub(super) ledger: Ledger,
     pub(super) freeze_ends: Option<Moment>,
     pub(super) rise: [Option<(Moment, Bytes)>; Pool::ALL.len()],
+    pub(super) returning: [Option<Returning>; Pool::ALL.len()],
+    pub(super) books: Books,
     pub(super) peaks: [Peaks; Pool::ALL.len()],
     pub(super) severity: Severity,
     pub(super) stalls_masked_until: Moment,
@@ -145,6 +148,8 @@ impl Controller {
             ledger: Ledger::default(),
             freeze_ends: None,
             rise: [None; Pool::ALL.len()],
+            returning: [None; Pool::ALL.len()],
+            books: Books::default(),
             peaks: Default::default(),
             severity: Severity::default(),
             stalls_masked_until: now,
@@ -186,8 +191,8 @@ impl Controller {
             Input::ServerUp(facts) => self.server_up(now, facts),
             Input::ServerDown { .. } => self.server_is_down(now),
             Input::ModelsFound(facts) => self.models_found(facts),
-            Input::Sampled(sample) => self.sampled(now, sample),
-            Input::LoadDone { rung } => self.load_done(now, &rung),
+            Input::Sampled(sample) => self.sampled(now, *sample),
+            Input::LoadDone { rung, placed } => self.load_done(now, &rung, placed),
             Input::LoadFailed { rung, why } | Input::CheckFailed { rung, why } => self.load_failed(now, &rung, why),
             Input::UnloadDone { rung } => self.unload_done(now, &rung),
             Input::UnloadFailed { rung, .. } => self.unload_failed(now, &rung),
@@ -281,6 +286,7 @@ impl Controller {
                 memory: footprint.memory,
                 vram: footprint.vram,
                 believed: believed.iter().any(|other| other.model == rung.model),
+                inferred: self.books.inferred(&rung.model),
             }
         };
         let mut models: Vec<LedgerModel> = self.policy.ladder.iter().chain(&believed).map(entry).collect();
@@ -294,19 +300,6 @@ impl Controller {
         self.policy.ladder.iter().position(|other| other.model == rung.model && other.context == rung.context)
     }
 
-    /// The pools with the most that others held of them over a window. `None` while a pool cannot be read.
-    pub(super) fn rooms(&self, now: Moment, window: Span) -> Option<Vec<Room>> {
-        let room = |pool: &crate::classify::PoolAssessment| {
-            let peak = self.peaks[pool.pool as usize].max(now, window);
-            Room::of(pool, peak.unwrap_or(pool.foreign).max(pool.foreign))
-        };
-        (!self.blind && self.latest.ram.is_some()).then(|| self.latest.pools().map(room).collect())
-    }
-
-    pub(super) fn own_is_known(&self) -> bool {
-        self.latest.pools().all(|pool| pool.own_source != OwnSource::Unknown)
-    }
-
     fn sampled(&mut self, now: Moment, sample: Sample) {
         self.timers.stop(Timer::SampleOverdue);
         if sample.traffic.in_flight > 0
@@ -317,13 +310,15 @@ impl Controller {
             self.ours = true;
         }
         self.traffic = sample.traffic;
-        self.latest = classify(&self.policy, &sample, &self.ledger);
+        let before = std::mem::replace(&mut self.latest, classify(&self.policy, &sample, &self.ledger));
         self.runners = sample.runners.as_ref().map(Vec::len);
         self.note_reading(now, &sample);
         self.residents = sample.residents;
         self.samples_seen = self.samples_seen.saturating_add(1);
         let was_blind = std::mem::replace(&mut self.blind, self.latest.blind);
-        let rising = self.thaw(now);
+        let rising = self.thaw(now, &before);
+        self.settle_books();
+        self.forget_leaks();
         for pool in self.latest.pools() {
             self.peaks[pool.pool as usize].push(now, pool.foreign);
         }
@@ -351,8 +346,8 @@ impl Controller {
             Span((u128::from(headroom.0) * 1000 / u128::from(rate.0)) as u64)
         };
         let soonest = self.latest.pools().map(until_hard).min().unwrap_or(SAMPLE_MAX);
-        let watching = rising || matches!(self.phase, Phase::Verifying);
-        let span = if watching { SAMPLE_MIN } else { soonest.clamp(SAMPLE_MIN, SAMPLE_MAX) };
+        let cadence = if rising { SAMPLE_MIN } else { soonest.clamp(SAMPLE_MIN, SAMPLE_MAX) };
+        let span = if self.phase == Phase::Verifying { self.next_look(now) } else { cadence };
         self.timers.set(Timer::NextSample, now + span);
     }
 

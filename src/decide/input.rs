@@ -30,10 +30,12 @@ pub enum Input {
         why: String,
     },
     /// A reading was taken, whether asked for by `TakeSample` or for a request's pre-flight.
-    Sampled(Sample),
-    /// The model is loaded, as the server's own list shows.
+    Sampled(Box<Sample>),
+    /// The model is loaded, as the server's own list shows, which may also say where.
     LoadDone {
         rung: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        placed: Option<Placed>,
     },
     LoadFailed {
         rung: String,
@@ -62,6 +64,13 @@ pub enum Input {
     PolicyChanged(Arc<Policy>),
     /// We are asked to end.
     StopRequested,
+}
+
+/// Where a model is, by the word of the server that loaded it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placed {
+    pub memory: Bytes,
+    pub vram: Bytes,
 }
 
 /// What is known of a server when it answers.

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use super::cascade::Abandoned;
 use super::command::Command;
 use super::controller::{Adopt, Controller, Damping};
 use super::fit::{Limit, shortage};
@@ -101,13 +102,16 @@ impl Controller {
             return self.serving_is_gone(now, &serving);
         }
         // First of all, for a stray may be all that the trouble is about.
-        if self.clear_stray(now, &serving) {
+        if self.clear_stray(now, Some(&serving)) {
             return;
         }
         if self.severity.level >= Level::Soft && self.ours && !self.blind_to_trouble() {
             return self.judge_trouble(now, &serving);
         }
         self.room_asked_for &= self.severity.level >= Level::Watch;
+        if self.judge_placement(now, &serving) {
+            return;
+        }
         self.judge_climb(now, &serving);
     }
 
@@ -213,7 +217,9 @@ impl Controller {
             return;
         }
         let Some(leaving) = switch.leaving.clone() else { return };
-        if switch.kind != Kind::Down || self.severity.calm_for(now) < Span::seconds(2) || self.blind {
+        // Memory that is free again brings no model back onto its GPU.
+        let on_cpu = matches!(switch.reason, Reason::CameUpOnCpu { .. });
+        if switch.kind != Kind::Down || on_cpu || self.severity.calm_for(now) < Span::seconds(2) || self.blind {
             return;
         }
         let rooms = self.rooms(now, Span::ZERO).unwrap_or_default();
@@ -256,13 +262,18 @@ impl Controller {
         let hard = Limit::Share(self.policy.pressure.hard.use_share);
         let would_be_hard = shortage(&rooms, &need, hard).is_some();
         // An emergency that nobody predicted is the load's own: it is not tried again at once.
-        let unforeseen = self.severity.level >= Level::Emergency && !would_be_hard;
-        if unforeseen || self.severity.level >= Level::Hard && would_be_hard {
-            self.give_up_load(now, unforeseen);
+        if self.severity.level >= Level::Emergency && !would_be_hard {
+            self.give_up_load(now, Abandoned::Failed);
+        } else if self.severity.level >= Level::Hard && would_be_hard {
+            self.give_up_load(now, Abandoned::NoRoom);
         }
     }
 
     fn judge_asleep(&mut self, now: Moment) {
+        // What would not go when it was told to may go now.
+        if !self.ledger.leaked.is_empty() && self.clear_stray(now, None) {
+            return;
+        }
         let target = self.target_first(now, self.asleep_hold).filter(|_| self.own_is_known());
         let Some((index, reason)) = target.filter(|_| self.severity.level < Level::Hard && !self.stopping) else {
             self.wake_rule_since = None;
@@ -313,9 +324,12 @@ impl Controller {
     }
 
     /// Gets rid of a ladder model that is loaded and does not serve. Once: what comes back is wanted by somebody else.
-    fn clear_stray(&mut self, now: Moment, serving: &Rung) -> bool {
-        let stray = self.policy.ladder.iter().find(|rung| rung.model != serving.model && self.holds(rung)).cloned();
-        let Some(stray) = stray.filter(|_| self.adopt == Adopt::Ladder) else {
+    fn clear_stray(&mut self, now: Moment, serving: Option<&Rung>) -> bool {
+        let serves = |rung: &Rung| serving.is_some_and(|serving| serving.model == rung.model);
+        let stray = self.policy.ladder.iter().find(|rung| !serves(rung) && self.holds(rung)).cloned();
+        // One that would not go when we unloaded it is ours to get rid of, whoever else it may belong to.
+        let ours = |rung: &Arc<Rung>| self.adopt == Adopt::Ladder || self.ledger.leaked.contains_key(&rung.model);
+        let Some(stray) = stray.filter(ours) else {
             self.stray = None;
             return false;
         };
@@ -334,7 +348,7 @@ impl Controller {
         self.stray = None;
         let reason = Reason::ServerFound {
             version: self.server.as_ref().map(|facts| facts.version.clone()).unwrap_or_default(),
-            holds: vec![serving.model.clone(), stray.model.clone()],
+            holds: serving.into_iter().chain([&*stray]).map(|rung| rung.model.clone()).collect(),
         };
         // One that was only missing from the list for a while may still be replying.
         self.begin(now, Kind::Clear, reason, Some(stray), None, DRAIN_AND_UNLOAD);

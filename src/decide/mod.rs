@@ -15,6 +15,8 @@ mod learn;
 mod help;
 mod cascade;
 mod reclaim;
+mod books;
+mod placement;
 mod turns;
 mod freeze;
 mod severity;

@@ -17,6 +17,10 @@ pub enum Notice {
     Suggested { serving: Option<String>, wanted: String, missing: Bytes, pool: Pool, below_for: Span },
     /// A model could not be loaded.
     LoadFailed { rung: String, why: String, serving: Option<String> },
+    /// A model was loaded onto the CPU though it was to be on a GPU. `serving` is what answers instead of it, if so.
+    CameUpOnCpu { rung: String, serving: Option<String> },
+    /// The server says that it has unloaded a model, and keeps its memory.
+    MemoryKept { rung: String, kept: Bytes, pool: Pool, serving: Option<String> },
 }
 
 impl Notice {
@@ -27,6 +31,8 @@ impl Notice {
             Notice::ResourcesWanted { .. } => "resources_wanted",
             Notice::Suggested { .. } => "suggested",
             Notice::LoadFailed { .. } => "load_failed",
+            Notice::CameUpOnCpu { .. } => "came_up_on_cpu",
+            Notice::MemoryKept { .. } => "memory_kept",
         }
     }
 
@@ -42,7 +48,9 @@ impl Notice {
                 Notice::Downgraded { from, to, missing, pool },
                 Notice::ResourcesWanted { serving: serving.clone(), wanted: wanted.clone(), missing, pool },
                 Notice::Suggested { serving: serving.clone(), wanted, missing, pool, below_for },
-                Notice::LoadFailed { rung, why, serving },
+                Notice::LoadFailed { rung: rung.clone(), why, serving: serving.clone() },
+                Notice::CameUpOnCpu { rung: rung.clone(), serving: serving.clone() },
+                Notice::MemoryKept { rung, kept: much, pool, serving },
             ]);
         }
         examples

@@ -84,7 +84,7 @@ pub struct Switch {
     /// Our own use and all use before the unload.
     pub own_before: PoolAmounts,
     pub used_before: PoolAmounts,
-    /// When something of the load was last seen to move, and how far it had come.
+    /// When something of the load or of the unload was last seen to move, and how far it had come.
     pub progress: (Moment, u64),
     pub began: Moment,
     pub step_since: Moment,

@@ -6,7 +6,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::classify::{Level, Pool};
+use crate::classify::{Level, OwnSource, Pool};
 use crate::footprint::Footprint;
 use crate::units::{Bytes, Permille, Span};
 
@@ -79,6 +79,21 @@ pub enum Reason {
         rung: String,
         after: Span,
     },
+    /// The server was to unload the model, and this is still missing: held by its processes, or, where those are hidden,
+    /// not seen back in the pool.
+    MemoryKept {
+        model: String,
+        pool: Pool,
+        kept: Bytes,
+        after: Span,
+        known_by: OwnSource,
+    },
+    /// The rung is loaded, and not where it was planned to be.
+    CameUpOnCpu {
+        rung: String,
+        on_gpu: Bytes,
+        planned: Bytes,
+    },
     /// The server no longer lists a model that it held for us.
     ModelVanished {
         model: String,
@@ -137,6 +152,18 @@ impl fmt::Display for Reason {
             Reason::ServerFound { version, holds } => write!(f, "{version} answers and holds {}", holds.join(", ")),
             Reason::LoadFailed { rung, error } => write!(f, "{rung} could not be loaded: {error}"),
             Reason::LoadStalled { rung, after } => write!(f, "{rung} was not loaded after {after}"),
+            Reason::MemoryKept { model, pool, kept, after, known_by: OwnSource::Measured } => {
+                write!(f, "{after} after {model} was unloaded the server's processes still hold {kept} of its {pool}")
+            }
+            Reason::MemoryKept { model, pool, kept, after, known_by: OwnSource::Ledger | OwnSource::Unknown } => {
+                write!(
+                    f,
+                    "{after} after {model} was unloaded {kept} of its {pool} has not come back; the server's processes cannot be seen from here, so another program may have taken it meanwhile"
+                )
+            }
+            Reason::CameUpOnCpu { rung, on_gpu, planned } => {
+                write!(f, "{rung} came up on the CPU: {on_gpu} of it is in GPU memory, and up to {planned} was to be")
+            }
             Reason::ModelVanished { model } => write!(f, "the server no longer holds {model}"),
             Reason::PolicyChanged => write!(f, "the policy was changed"),
             Reason::Measured { model, seen, expected } => {

@@ -60,9 +60,9 @@ impl Controller {
         self.end_switch();
         self.stalls_masked_until = now;
         self.ledger.frozen = PoolAmounts::default();
+        self.ledger.leaked.clear();
         self.freeze_ends = None;
         self.residents = None;
-        self.learning.lingering = None;
         self.floor = 0;
         self.serving = None;
         self.samples_seen = 0;

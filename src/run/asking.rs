@@ -8,7 +8,7 @@ use crate::decide::input::Input;
 pub async fn ask(driver: &Driver, command: Command) -> Option<Input> {
     Some(match command {
         Command::Load { rung, .. } => match driver.load(&rung).await {
-            Ok(()) => Input::LoadDone { rung: rung.name.clone() },
+            Ok(placed) => Input::LoadDone { rung: rung.name.clone(), placed },
             Err(error) => Input::LoadFailed { rung: rung.name.clone(), why: error.to_string() },
         },
         Command::Unload { rung, .. } => match driver.unload(&rung).await {

@@ -50,7 +50,7 @@ pub fn start(
                 machine.vram = vram;
                 inputs.send(Input::MachineFound(machine)).ok();
             }
-            if inputs.send(Input::Sampled(sample)).is_err() {
+            if inputs.send(Input::Sampled(Box::new(sample))).is_err() {
                 return;
             }
         }

@@ -16,6 +16,8 @@ pub mod listener;
 pub mod runners;
 #[cfg(feature = "shell")]
 pub mod sampler;
+#[cfg(feature = "shell")]
+pub mod zones;
 
 use std::collections::BTreeMap;
 
@@ -34,6 +36,9 @@ pub struct Sample {
     /// The memory of the server and its children; `None` when its processes cannot be seen from here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runners: Option<Vec<ProcessMemory>>,
+    /// What this very process holds of memory; `None` where it cannot be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ourselves: Option<Bytes>,
     /// What the server says it holds; `None` when it did not answer lately.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub residents: Option<Vec<Resident>>,

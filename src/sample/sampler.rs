@@ -7,6 +7,9 @@
 
 use std::path::{Path, PathBuf};
 
+use procfs::FromRead;
+use procfs::process::Status;
+
 use super::gpu::Gpus;
 use super::host::HostError;
 use super::host::cgroup::{GroupUse, ServerGroup, Sight, tightest};
@@ -16,7 +19,8 @@ use super::host::thrash::{Group, ThrashCounters};
 use super::host::{cpu, stall, vmstat};
 use super::listener::ServerPlace;
 use super::runners::Runners;
-use super::{CgroupReading, ProcessMemory, Reading, Resident, Sample, Traffic, hot_weights, own_memory};
+use super::zones::on_lists;
+use super::{CgroupReading, Reading, Resident, Sample, Traffic, hot_weights, own_memory};
 use crate::units::{Bytes, Moment};
 
 /// Takes samples, one after another.
@@ -87,9 +91,11 @@ impl Sampler {
         let server = self.runners.as_ref().and_then(Runners::server);
         let sight = memory.map(|memory| group.look(server, memory.total).map(Some));
         let sight = sight.and_then(|sight| complain_once(&mut complaints.group, sight)).unwrap_or(Sight::Hidden);
+        let on_lists = on_lists(root);
         self.gpus.read(now);
         let runners = self.runners.as_mut().and_then(|runners| runners.look(now));
         let runners = runners.and_then(|runners| self.gpus.attribute(runners));
+        let ourselves = ourselves(root);
         // A server that says it holds a model has a process, so it is ours that cannot be found.
         let holds = residents.as_ref().is_some_and(|residents| !residents.is_empty());
         let runners = runners.filter(|runners| !(runners.is_empty() && holds));
@@ -103,11 +109,13 @@ impl Sampler {
         let pressures = self.windows.observe(now, || counters(root, memory, group, complaints));
         let real = memory.map(|memory| Reading {
             capacity: memory.capacity,
-            used: memory.capacity.saturating_sub(memory.available.saturating_sub(hot)),
+            used: memory.capacity.saturating_sub((memory.available + on_lists).saturating_sub(hot)),
         });
         let ram = match &mut self.pretend {
             None => real,
-            Some(pretended) => real.map(|real| pretended.reading(real, seen)),
+            Some(pretended) => {
+                real.map(|real| pretended.reading(real, own_memory(seen) + ourselves.unwrap_or_default()))
+            }
         };
         let host_use = real.filter(|_| self.pretend.is_some()).map(|real| real.used.share_of(real.capacity));
         let cgroup = match group {
@@ -118,6 +126,7 @@ impl Sampler {
             ram,
             gpus,
             runners,
+            ourselves,
             residents,
             stall: pressures.stall,
             thrash: pressures.thrash,
@@ -154,11 +163,17 @@ fn counters(root: &Path, memory: Option<HostMemory>, group: Group<'_>, complaint
 }
 
 impl Pretended {
-    fn reading(&mut self, real: Reading, runners: &[ProcessMemory]) -> Reading {
-        let foreign = real.used.saturating_sub(own_memory(runners));
+    fn reading(&mut self, real: Reading, own: Bytes) -> Reading {
+        let foreign = real.used.saturating_sub(own);
         let at_start = *self.foreign_at_start.get_or_insert(foreign);
         Reading { capacity: self.capacity, used: real.used.saturating_sub(at_start) }
     }
+}
+
+/// What this process holds itself. Its file pages are those of the program, which the kernel counts as free to take.
+fn ourselves(root: &Path) -> Option<Bytes> {
+    let status = Status::from_file(root.join("proc/self/status")).ok()?;
+    Some(Bytes(status.rssanon?.saturating_add(status.rssshmem?).saturating_mul(1024)))
 }
 
 /// What was read, if it could be; an error is logged when it is a new one.
@@ -205,6 +220,35 @@ mod tests {
         let blind = take(&mut Sampler::new(&root, None, None), Moment(0));
         assert_eq!(blind.runners, None);
         assert_eq!(blind.ram.unwrap().used, bare.capacity.saturating_sub(bare.available));
+    }
+
+    #[test]
+    fn pages_on_the_lists_of_the_processors_are_not_in_use() {
+        let tree = Copied::of("bare-metal");
+        let used = || take(&mut Sampler::new(tree.root(), place(), None), Moment(0)).ram.unwrap();
+        let before = used();
+        let pages = |bytes: Bytes| bytes.0 / procfs::page_size();
+        let total = crate::sample::host::machine::machine(tree.root()).unwrap().memory;
+        let (managed, count) = (pages(total), pages(Bytes::mib(300)));
+        let zone = format!("Node 0, zone Normal\n  managed {managed}\n  pagesets\n    cpu: 0\n  count: {count}\n");
+        std::fs::write(tree.root().join("proc/zoneinfo"), zone).unwrap();
+        assert_eq!(used().used, before.used.saturating_sub(Bytes::mib(300)));
+    }
+
+    #[test]
+    fn our_own_process_is_read_and_is_absent_where_it_cannot_be() {
+        let tree = Copied::of("bare-metal");
+        assert_eq!(take(&mut Sampler::new(tree.root(), place(), None), Moment(0)).ourselves, None);
+        std::fs::create_dir_all(tree.root().join("proc/self")).unwrap();
+        std::fs::copy(tree.root().join("proc/733/status"), tree.root().join("proc/self/status")).unwrap();
+        let whole = take(&mut Sampler::new(tree.root(), place(), None), Moment(0));
+        assert_eq!(whole.ourselves, Some(Bytes::mib(900 + 64)));
+        let mut pretending = Sampler::new(tree.root(), place(), Some(Bytes::gib(4)));
+        let pretended = take(&mut pretending, Moment(0));
+        let own = own_memory(pretended.runners.as_deref().unwrap()) + Bytes::mib(964);
+        assert_eq!(pretended.ram.unwrap().used, own, "what is ours is not left out with what others used at the start");
+        let live = take(&mut Sampler::new(Path::new("/"), None, None), Moment(0)).ourselves.unwrap();
+        assert!(live > Bytes::mib(1) && live < Bytes::gib(4), "{live}");
     }
 
     #[test]

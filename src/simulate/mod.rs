@@ -47,7 +47,7 @@ fn carry_out(now: Moment, controller: &mut Controller, world: &mut World, outcom
     while let Some(command) = controller.poll_command() {
         outcome.note(now, &command);
         if let Command::TakeSample { .. } = command {
-            controller.handle_input(now, Input::Sampled(world.sample(now)));
+            controller.handle_input(now, Input::Sampled(Box::new(world.sample(now))));
         } else {
             world.carry_out(now, command);
         }

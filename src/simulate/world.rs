@@ -123,7 +123,7 @@ impl World {
                 Event::Loaded(rung) => {
                     let Some(held) = self.held.get_mut(&rung.model) else { continue };
                     held.state = ResidentState::Loaded;
-                    return Some(Input::LoadDone { rung: rung.name.clone() });
+                    return Some(Input::LoadDone { rung: rung.name.clone(), placed: None });
                 }
                 Event::Unloaded(rung) => {
                     if let Some(held) = self.held.remove(&rung.model) {
@@ -192,6 +192,7 @@ impl World {
                 weights: Vec::new(),
                 vram: Some(own.vram),
             }]),
+            ourselves: None,
             residents: Some(self.held.values().map(Held::listed).collect()),
             stall: Some(Stall {
                 some: self.load.stall_some,

@@ -99,6 +99,8 @@ fn gist(notice: Notice) -> Notice {
             Notice::Suggested { serving, wanted, missing, pool, below_for: Span::ZERO }
         }
         Notice::LoadFailed { rung, serving, .. } => Notice::LoadFailed { rung, why: String::new(), serving },
+        Notice::CameUpOnCpu { rung, serving } => Notice::CameUpOnCpu { rung, serving },
+        Notice::MemoryKept { rung, pool, serving, .. } => Notice::MemoryKept { rung, kept: missing, pool, serving },
     }
 }
 

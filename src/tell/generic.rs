@@ -90,7 +90,7 @@ fn severity(notice: &Notice) -> Severity {
     match notice {
         Notice::Suggested { .. } => Severity::Info,
         Notice::Downgraded { .. } | Notice::ResourcesWanted { .. } => Severity::Warning,
-        Notice::LoadFailed { .. } => Severity::Error,
+        Notice::CameUpOnCpu { .. } | Notice::MemoryKept { .. } | Notice::LoadFailed { .. } => Severity::Error,
     }
 }
 
@@ -124,6 +124,16 @@ fn facts(notice: &Notice) -> Facts<'_> {
             rung: Some(rung),
             serving: serving.as_deref(),
             why: Some(shortened(why, REASON_LENGTH_MAX)),
+            ..Facts::default()
+        },
+        Notice::CameUpOnCpu { rung, serving } => {
+            Facts { rung: Some(rung), serving: serving.as_deref(), ..Facts::default() }
+        }
+        Notice::MemoryKept { rung, kept, pool, serving } => Facts {
+            rung: Some(rung),
+            serving: serving.as_deref(),
+            missing_bytes: Some(*kept),
+            pool: written(pool),
             ..Facts::default()
         },
     }

@@ -92,6 +92,8 @@ struct MessagesFile {
     resources_wanted: EventFile,
     suggested: EventFile,
     load_failed: EventFile,
+    came_up_on_cpu: EventFile,
+    memory_kept: EventFile,
 }
 
 #[derive(Deserialize)]
@@ -111,11 +113,20 @@ impl MessagesFile {
             Notice::ResourcesWanted { .. } => &self.resources_wanted,
             Notice::Suggested { .. } => &self.suggested,
             Notice::LoadFailed { .. } => &self.load_failed,
+            Notice::CameUpOnCpu { .. } => &self.came_up_on_cpu,
+            Notice::MemoryKept { .. } => &self.memory_kept,
         }
     }
 
-    fn all(&self) -> [&EventFile; 4] {
-        [&self.downgraded, &self.resources_wanted, &self.suggested, &self.load_failed]
+    fn all(&self) -> [&EventFile; 6] {
+        [
+            &self.downgraded,
+            &self.resources_wanted,
+            &self.suggested,
+            &self.load_failed,
+            &self.came_up_on_cpu,
+            &self.memory_kept,
+        ]
     }
 }
 
@@ -355,7 +366,8 @@ mod tests {
     fn file(head: &str, downgraded: &str) -> String {
         format!(
             "name: Test\n{head}messages:\n  downgraded:\n    say: [{downgraded}]\n    tip: \"{{{{ reason }}}}\"\n  resources_wanted: \
-             {{ say: [a] }}\n  suggested: {{ say: [b] }}\n  load_failed: {{ say: [c] }}\n"
+             {{ say: [a] }}\n  suggested: {{ say: [b] }}\n  load_failed: {{ say: [c] }}\n  \
+             came_up_on_cpu: {{ say: [d] }}\n  memory_kept: {{ say: [e] }}\n"
         )
     }
 
@@ -479,7 +491,7 @@ mod tests {
         assert!(refused(&missing).contains("load_failed"), "{}", refused(&missing));
         let unknown = file("", "a") + "  upgraded: { say: [d] }\n";
         assert!(
-            refused(&unknown).contains("upgraded") && refused(&unknown).contains("p.yaml:9"),
+            refused(&unknown).contains("upgraded") && refused(&unknown).contains("p.yaml:11"),
             "{}",
             refused(&unknown)
         );

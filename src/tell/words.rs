@@ -52,6 +52,16 @@ pub fn variables(notice: &Notice, reason: &Reason) -> Variables {
             put("wanted", rung);
             put("suggestion", &format!("use {rung}"));
         }
+        Notice::CameUpOnCpu { rung, serving } => {
+            put_serving(&mut put, serving.as_deref());
+            put("wanted", rung);
+            put("suggestion", &format!("use {rung}"));
+        }
+        Notice::MemoryKept { rung, kept, pool, serving } => {
+            put_serving(&mut put, serving.as_deref());
+            put("from", rung);
+            put_missing(&mut put, *kept, &pool.to_string());
+        }
     }
     words
 }
@@ -62,7 +72,8 @@ pub fn known(notice: &Notice) -> &'static [&'static str] {
         Notice::Downgraded { .. } => &["from", "to", "serving", "missing", "pool", "suggestion"],
         Notice::ResourcesWanted { .. } => &["serving", "wanted", "missing", "pool", "suggestion"],
         Notice::Suggested { .. } => &["serving", "wanted", "missing", "pool", "below_for", "suggestion"],
-        Notice::LoadFailed { .. } => &["serving", "wanted", "suggestion"],
+        Notice::LoadFailed { .. } | Notice::CameUpOnCpu { .. } => &["serving", "wanted", "suggestion"],
+        Notice::MemoryKept { .. } => &["from", "serving", "missing", "pool"],
     }
 }
 

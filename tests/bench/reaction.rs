@@ -104,7 +104,7 @@ fn first_command(clock: Clock, mut sampler: Sampler, capacity: Bytes, bound: Byt
                 Command::TakeSample { .. } => {
                     let traffic = Traffic { in_flight: 1, held: 0, admitted_total: 1 };
                     let sample = sampler.take(clock.now(), Some(vec![resident.clone()]), traffic);
-                    controller.handle_input(clock.now(), Input::Sampled(sample));
+                    controller.handle_input(clock.now(), Input::Sampled(Box::new(sample)));
                 }
                 Command::Close { .. } => return clock.now(),
                 Command::Load { .. }

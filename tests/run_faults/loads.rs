@@ -44,6 +44,25 @@ async fn after_a_load_that_failed_the_next_smaller_rung_serves_and_people_hear_o
 }
 
 #[tokio::test]
+async fn a_model_that_came_up_with_a_smaller_context_is_not_served_and_people_hear_why() {
+    let models = vec![
+        setup::Model { size: 400 << 20, context_lowered_to: Some(1024), ..setup::Model::new("large") },
+        setup::Model { size: 40 << 20, ..setup::Model::new("small") },
+    ];
+    let server = FakeOllama::start(setup::Config::new(models)).await;
+    let receiver = Receiver::here().await;
+    let plan = Plan { webhook: Some(receiver.url()), ..Plan::ollama(server.url(""), &["large", "small"]) };
+    let policy = plan.policy.as_ref().unwrap().replace("model: large }", "model: large, context: 4096 }");
+    let mut sidecar = Sidecar::start(&Plan { policy: Some(policy), ..plan });
+    sidecar.until_serves("small").await;
+    let told = receiver.until_told("load_failed").await;
+    assert_eq!(told["facts"]["rung"], "large");
+    assert!(told["reason"].as_str().unwrap().contains("a context of 1024, and was to have 4096"), "{told:#}");
+    assert_eq!(server.occupied(), 1, "what came up is unloaded again");
+    sidecar.stop().await;
+}
+
+#[tokio::test]
 async fn a_load_that_hangs_does_not_keep_the_sidecar_from_ending() {
     let server = two_models().await;
     server.hang_next_load();
@@ -83,7 +102,7 @@ fn until_given_up(runners: Option<Vec<ProcessMemory>>) -> (Span, Vec<Command>) {
     for second in 0..600_u64 {
         let now = Moment(second * 1000);
         controller.handle_timeout(now);
-        controller.handle_input(now, Input::Sampled(sample.clone()));
+        controller.handle_input(now, Input::Sampled(Box::new(sample.clone())));
         while let Some(command) = controller.poll_command() {
             if matches!(&command, Command::Load { rung, .. } if rung.name == "large") {
                 loading_since = Some(now);

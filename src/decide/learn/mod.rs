@@ -30,8 +30,6 @@ const WINDOW: Span = Span::seconds(10);
 const WINDOW_BEFORE_MIN: Span = Span::ms(500);
 /// A pool whose use moves by more than this share of what is measured does not lie still.
 const STILL: Permille = Permille(50);
-/// While our processes hold as much of what lingered, some of it may still be there.
-const LINGERS: Permille = Permille(900);
 /// More than the fastest sampling gives in one window.
 const READINGS_MAX: usize = 128;
 
@@ -47,8 +45,8 @@ pub(super) struct Learning {
     readings: VecDeque<(Moment, PoolAmounts)>,
     /// How full they were before the load that is under way, if they lay still.
     before: Option<Range>,
-    /// What processes that should be gone still hold, and would be taken for the next model's.
-    pub(super) lingering: Option<Bytes>,
+    /// What we hold ourselves, which is our own and no model's.
+    ourselves: Bytes,
     /// The files that the server maps are seen, so that its mapped weights are part of what is measured.
     pub(super) weights_seen: bool,
 }
@@ -130,8 +128,7 @@ impl Controller {
     }
 
     pub(super) fn note_reading(&mut self, now: Moment, sample: &Sample) {
-        let own = self.own_measured(Pool::Ram);
-        self.learning.lingering = self.learning.lingering.filter(|lingering| own.is_none_or(|own| own >= *lingering));
+        self.learning.ourselves = sample.ourselves.unwrap_or_default();
         self.learning.weights_seen = sample.runners.iter().flatten().any(|runner| !runner.weights.is_empty());
         let used = |pool: Pool| self.latest.pool(pool).map(|pool| pool.used);
         let reading = PoolAmounts { memory: used(Pool::Ram), vram: used(Pool::Vram), cgroup: None };
@@ -158,13 +155,6 @@ impl Controller {
         let loaded_from = before.map_or(now, |before| before.until);
         let key = self.key(rung);
         self.learning.residency = key.map(|key| Residency { key, since: now, before, loaded_from, noted: None });
-    }
-
-    /// What is still held by processes that should be gone would be taken for the next model's.
-    pub(super) fn doubt_what_lingers(&mut self) {
-        if self.switch.as_ref().is_some_and(|switch| self.lingers(switch)) {
-            self.learning.lingering = self.own_measured(Pool::Ram).map(|own| own.share(LINGERS));
-        }
     }
 
     /// After every sample: whether the serving rung can be measured now, and what it takes.
@@ -199,7 +189,8 @@ impl Controller {
         let lists = |residents: &Vec<crate::sample::Resident>| {
             !residents.is_empty() && residents.iter().all(|resident| resident.model == serving.model)
         };
-        self.residents.as_ref().is_some_and(lists) && self.learning.lingering.is_none() && !self.blind
+        // What a server kept of another model would be taken for this one's.
+        self.residents.as_ref().is_some_and(lists) && self.ledger.leaked.is_empty() && !self.blind
     }
 
     /// Mapped weights are part of what is measured only where it is seen which files are mapped.
@@ -212,7 +203,7 @@ impl Controller {
         let measured = self.latest.pools().all(|pool| pool.own_source == OwnSource::Measured);
         (measured && self.is_alone(serving)).then(|| {
             let own = |pool: Pool| self.own_measured(pool).unwrap_or_default();
-            Footprint { memory: own(Pool::Ram), vram: own(Pool::Vram) }
+            Footprint { memory: own(Pool::Ram).saturating_sub(self.learning.ourselves), vram: own(Pool::Vram) }
         })
     }
 

@@ -172,8 +172,8 @@ fn what_a_process_that_should_be_gone_still_holds_is_not_learned_as_the_next_mod
     stand(&mut rig, 1, Span::seconds(5));
     rig.foreign = 9;
     rig.run_until_unload();
-    // The server says that it is gone, and its process goes on holding it.
-    rig.lingering = 12;
+    // The server says that it is gone, and its process goes on holding most of it.
+    rig.lingering = 9;
     rig.run(Span::minutes(1));
     assert!(rig.loads.len() > 1, "{:?}", rig.controller.status());
     let learned = rig.remembered.iter().filter(|learned| learned.key != key("large:1b")).count();

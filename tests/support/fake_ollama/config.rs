@@ -26,6 +26,10 @@ pub(crate) struct Model {
     pub(crate) loops_after: Option<usize>,
     /// The template leaves an assistant message that comes last open, so the reply continues it.
     pub(crate) continues_assistant: bool,
+    /// What `/api/ps` says of its size and of the part on a GPU; both zero where the server does not know.
+    pub(crate) placed: (u64, u64),
+    /// Where the context that was asked for does not fit, the server loads it with this one and says nothing.
+    pub(crate) context_lowered_to: Option<u64>,
 }
 
 impl Model {
@@ -43,6 +47,8 @@ impl Model {
             reply_tokens: 32,
             loops_after: None,
             continues_assistant: false,
+            placed: (0, 0),
+            context_lowered_to: None,
         }
     }
 

@@ -58,11 +58,13 @@ pub(crate) async fn ps(server: &Server) -> Response {
         .iter()
         .map(|loaded| {
             format!(
-                r#"{{"name":{name},"model":{name},"size":0,"digest":"{}","details":{},"expires_at":"{}","size_vram":0,"context_length":{}}}"#,
+                r#"{{"name":{name},"model":{name},"size":{},"digest":"{}","details":{},"expires_at":"{}","size_vram":{},"context_length":{}}}"#,
+                loaded.model.placed.0,
                 loaded.model.digest(),
                 show::details(&loaded.model),
                 server.time_of(loaded.expires_at),
-                loaded.num_ctx,
+                loaded.model.placed.1,
+                loaded.model.context_lowered_to.map_or(loaded.num_ctx, |lowered| lowered.min(loaded.num_ctx)),
                 name = text(&loaded.name),
             )
         })

@@ -7,7 +7,8 @@ use proptest::prelude::*;
 
 use super::command::Command;
 use super::controller::{Adopt, Controller};
-use super::input::{Input, ModelFacts, ServerFacts};
+use super::input::{Input, ModelFacts, Placed, ServerFacts};
+use super::notice::Notice;
 use super::phase::Phase;
 use crate::classify::tier::Machine;
 use crate::footprint::formula::Plan;
@@ -21,6 +22,8 @@ use crate::footprint::{Footprint, Sizing};
 use crate::policy::{AtDeadline, Policy, Rung, WhenNothingFits};
 use crate::sample::{CgroupReading, ProcessMemory, Reading, Resident, ResidentState, Sample, Thrash, Traffic};
 use crate::units::{Bytes, Moment, Permille, Span};
+
+mod truth;
 
 const SIZES: [(&str, u64); 3] = [("large", 12), ("medium", 6), ("small", 2)];
 
@@ -113,6 +116,8 @@ pub(super) struct Rig {
     unlisted: BTreeSet<String>,
     pub(super) lingering: u64,
     excess: u64,
+    /// By how many percent they are smaller.
+    shortfall: u64,
     /// What the processes hold beyond their models (GiB), and whether they can be seen.
     pub(super) grown: u64,
     pub(super) hidden: bool,
@@ -124,6 +129,12 @@ pub(super) struct Rig {
     refaulted: Permille,
     /// The rungs that were loaded, in order.
     pub(super) loads: Vec<String>,
+    /// What the server says of where a model is that it has loaded.
+    placed: Option<Placed>,
+    /// What the driver says that the processes hold of the GPU; no GPU without it.
+    vram: Option<Bytes>,
+    vram_hidden: bool,
+    told: Vec<(Notice, String)>,
 }
 
 impl Rig {
@@ -156,12 +167,17 @@ impl Rig {
             unlisted: BTreeSet::new(),
             lingering: 0,
             excess: 0,
+            shortfall: 0,
             grown: 0,
             hidden: false,
             remembered: Vec::new(),
             cgroup: None,
             refaulted: Permille(0),
             loads: Vec::new(),
+            placed: None,
+            vram: None,
+            vram_hidden: false,
+            told: Vec::new(),
         };
         rig.tell(Input::MachineFound(Machine { memory: Bytes::gib(24), cores: 8, vram: Bytes::ZERO }));
         rig.tell(Input::FootprintsLearned(learned));
@@ -198,7 +214,8 @@ impl Rig {
                 }
                 Command::Exit { .. } => self.exited = true,
                 Command::Remember { learned, .. } => self.remembered.push(learned.clone()),
-                Command::Release { .. } | Command::Notify { .. } => {}
+                Command::Notify { notice, reason } => self.told.push((notice.clone(), reason.to_string())),
+                Command::Release { .. } => {}
             }
         }
     }
@@ -245,7 +262,8 @@ impl Rig {
     fn sample(&mut self) -> Sample {
         let size = |model: &String| SIZES.iter().find(|(name, _)| model.starts_with(name)).map_or(0, |(_, gib)| *gib);
         let loaded: u64 = self.loaded.iter().map(size).sum();
-        let own = Bytes::mib(loaded * 1024 * (100 + self.excess) / 100) + Bytes::gib(self.lingering + self.grown);
+        let own = Bytes::mib(loaded * 1024 * (100 + self.excess - self.shortfall) / 100)
+            + Bytes::gib(self.lingering + self.grown);
         let resident = |model: &String| Resident { model: model.clone(), state: ResidentState::Loaded, context: None };
         let process = ProcessMemory {
             pid: 1,
@@ -253,11 +271,13 @@ impl Rig {
             shared: Bytes::ZERO,
             file: Bytes::ZERO,
             weights: Vec::new(),
-            vram: None,
+            vram: self.vram.filter(|_| !self.vram_hidden),
         };
+        let gpu = |used| ("0".to_owned(), Some(Reading { capacity: Bytes::gib(24), used }));
         let used = (own + Bytes::gib(self.foreign + self.returning)).min(Bytes::gib(24));
         Sample {
             ram: self.readable.then_some(Reading { capacity: Bytes::gib(24), used }),
+            gpus: self.vram.map(gpu).into_iter().collect(),
             runners: (!self.hidden).then(|| vec![process]),
             residents: self.up.then(|| self.loaded.difference(&self.unlisted).map(resident).collect()),
             traffic: Traffic { in_flight: self.replies.values().sum(), held: 0, admitted_total: 0 },
@@ -282,7 +302,7 @@ impl Rig {
             Command::Load { rung, .. } if fails => Input::LoadFailed { rung: rung.name.clone(), why },
             Command::Load { rung, .. } => {
                 self.loaded.insert(rung.model.clone());
-                Input::LoadDone { rung: rung.name.clone() }
+                Input::LoadDone { rung: rung.name.clone(), placed: self.placed }
             }
             Command::Unload { rung, .. } if fails => Input::UnloadFailed { rung: rung.name.clone(), why },
             Command::Unload { rung, .. } => {
@@ -369,7 +389,7 @@ impl Rig {
         self.report_drained();
         if std::mem::take(&mut self.sampling) > 0 {
             let sample = self.sample();
-            self.tell(Input::Sampled(sample));
+            self.tell(Input::Sampled(Box::new(sample)));
         }
         if self.controller.poll_timeout().is_some_and(|at| at <= self.now) {
             self.controller.handle_timeout(self.now);

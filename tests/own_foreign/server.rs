@@ -1,0 +1,84 @@
+//! Server: how it is to load -> a real llama-server with two models of 1.4 GB, one of them loaded at a time.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tierkeeper::cli::demo::models::{self, Shape};
+use tokio::time::Instant;
+
+use super::truth;
+
+const GONE_WITHIN: Duration = Duration::from_secs(10);
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// Wide in what it keeps of a conversation, so that a chat need not be long to show.
+const SHAPE: Shape =
+    Shape { layers: 24, embedding: 1536, heads: 24, kv_heads: 24, feed_forward: 4352, context: 32768, seed: 3 };
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loading {
+    Mapped,
+    /// `--no-mmap`
+    Read,
+}
+
+#[derive(Debug)]
+pub struct Router {
+    process: Child,
+    pub url: String,
+    _models: TempDir,
+}
+
+impl Router {
+    pub fn start(loading: Loading) -> Self {
+        let path = std::env::var_os("TIERKEEPER_LLAMA_SERVER")
+            .expect("TIERKEEPER_LLAMA_SERVER must be the path of a llama-server: run tests/run, which fetches one");
+        let program = PathBuf::from(path);
+        // Not in /tmp: a file of a tmpfs is shared memory, not page cache.
+        let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/models");
+        std::fs::create_dir_all(&kept).unwrap();
+        let model = kept.join("wide.gguf");
+        // One of the right length is taken for the right one.
+        if !model.metadata().is_ok_and(|file| file.len() == SHAPE.bytes()) {
+            models::write(&model, &SHAPE).unwrap();
+        }
+        let models = tempfile::tempdir_in(&kept).unwrap();
+        for name in ["one.gguf", "other.gguf"] {
+            std::fs::hard_link(&model, models.path().join(name)).unwrap();
+        }
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut command = Command::new(&program);
+        command.env("LD_LIBRARY_PATH", program.parent().unwrap());
+        command.args(["--host", "127.0.0.1", "--port", &port.to_string(), "--no-webui", "-t", "2", "-c", "2048"]);
+        command.args(["--models-max", "1", "--cache-ram", "512", "-np", "1", "--models-dir"]).arg(models.path());
+        if loading == Loading::Read {
+            command.arg("--no-mmap");
+        }
+        let process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        Router { process, url: format!("http://127.0.0.1:{port}"), _models: models }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    pub fn model_bytes(&self) -> u64 {
+        SHAPE.bytes()
+    }
+}
+
+impl Drop for Router {
+    fn drop(&mut self) {
+        let family = truth::family(self.pid());
+        // It may have ended by itself, which is as good.
+        drop(self.process.kill());
+        drop(self.process.wait());
+        // The process of a model sees that the router is gone, and goes too; the next test is not to see it go.
+        let last = Instant::now() + GONE_WITHIN;
+        while family.iter().any(|pid| truth::resident(*pid) > 0) && Instant::now() < last {
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+}

@@ -373,24 +373,10 @@ impl Conductor {
         }));
     }
 
-    /// Says which tier the machine is of, and why, when that is news.
-    fn say_tier(&mut self, found: &TierFound) {
-        if self.tier.as_ref() == Some(found) {
-            return;
-        }
-        let tier = &found.name;
-        if found.matched() {
-            tracing::info!(message = "The machine has its tier.", %tier, why = %found);
-        } else {
-            tracing::warn!(message = "The machine meets the needs of no tier.", %tier, why = %found);
-        }
-        self.tier = Some(found.clone());
-    }
-
     fn publish_report(&mut self) {
         let status = self.parts.controller.status();
         if let Some(tier) = &status.tier {
-            self.say_tier(tier);
+            report::say_tier(&mut self.tier, tier);
         }
         let around = Around {
             config: &self.parts.config,

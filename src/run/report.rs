@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::act::Driver;
 use crate::admin::status::{DecisionReport, Modifier, PoolReport, PretendReport, ServerReport, StatusReport};
+use crate::classify::tier::TierFound;
 use crate::classify::{Level, OwnSource, Pool, PoolAssessment};
 use crate::config::{Config, Pretend};
 use crate::decide::command::Command;
@@ -40,6 +41,20 @@ impl Decision {
         };
         Decision { at, command: name, rung: rung.map(|rung| rung.name.clone()), reason: command.reason().clone() }
     }
+}
+
+/// Says which tier the machine is of, and why, when that is another than was said last.
+pub fn say_tier(said: &mut Option<TierFound>, found: &TierFound) {
+    if said.as_ref() == Some(found) {
+        return;
+    }
+    let tier = &found.name;
+    if found.matched() {
+        tracing::info!(message = "The machine has its tier.", %tier, why = %found);
+    } else {
+        tracing::warn!(message = "The machine meets the needs of no tier.", %tier, why = %found);
+    }
+    *said = Some(found.clone());
 }
 
 /// Before there is a Controller.

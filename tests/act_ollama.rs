@@ -427,12 +427,14 @@ async fn what_it_shows_of_a_model_sizes_it_with_its_own_context_and_its_projecto
     };
     let shown = post(move |axum::Json(asked): axum::Json<Value>| async move {
         match asked["model"].as_str() {
-            Some("plain:latest") => axum::Json(show(Value::Null)),
+            Some("plain:latest" | "more:latest") => axum::Json(show(Value::Null)),
             Some("sees:latest") => axum::Json(show(json!({ "clip.has_vision_encoder": true }))),
             _ => axum::Json(json!({ "model_info": { "general.architecture": "llama" } })),
         }
     });
-    let tags = ["plain:latest", "sees:latest", "odd:latest"].map(|name| json!({ "name": name, "size": 900_000 }));
+    let sizes =
+        [("plain:latest", 140_000), ("sees:latest", 135_000), ("more:latest", 900_000), ("odd:latest", 900_000)];
+    let tags = sizes.map(|(name, size)| json!({ "name": name, "size": size }));
     let routes = axum::Router::new()
         .route("/api/show", shown)
         .route("/api/tags", get(move || async move { axum::Json(json!({ "models": tags })) }))
@@ -446,7 +448,8 @@ async fn what_it_shows_of_a_model_sizes_it_with_its_own_context_and_its_projecto
         other => panic!("{name}: {other:?}"),
     };
     assert_eq!((memory("plain:latest").weights, memory("plain:latest").cache), (128_000, 2 * 3072 * 32 * 2 * 2));
-    assert_eq!(memory("sees:latest").weights, 900_000, "what is not the model is its projector");
+    assert_eq!(memory("sees:latest").weights, 135_000, "what is not the model is its projector");
+    assert_eq!(memory("more:latest").weights, 900_000, "it consists of more than it tells");
     let odd = &facts.models["odd:latest"].sizing;
     assert_eq!(*odd, ModelFacts::of_files(Bytes(900_000)).sizing, "it says too little");
 }

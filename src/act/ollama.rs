@@ -26,7 +26,7 @@ use crate::footprint::load::{Cells, Context, Held, Load};
 use crate::footprint::shape::{Shape, ShapeError};
 use crate::footprint::show::Shown;
 use crate::policy::Rung;
-use crate::units::Bytes;
+use crate::units::{Bytes, Permille};
 
 /// After this a list is stale (trap 4).
 const LIST_MAX: Duration = Duration::from_secs(3);
@@ -41,6 +41,8 @@ const WATCHED_FOR: Duration = Duration::from_secs(2);
 /// The stay that Ollama gives a model by default. It does not say what it was set to, and a request without a stay leaves
 /// the one that the model has.
 const DEFAULT_STAY: &str = "5m";
+/// What of a model's size may be texts.
+const TEXTS_MAX: Permille = Permille(100);
 /// `keep_alive: -1` is 292 years. Whatever ends before this year is an ordinary stay.
 const FOR_EVER_FROM_YEAR: u32 = 2200;
 
@@ -340,9 +342,11 @@ impl Show {
             weights: Held::Copied,
             ..Load::default()
         };
-        // The size is of everything that the model consists of.
-        let projector = self.projector_info.as_ref().and(size).unwrap_or_default();
-        let beside = projector.saturating_sub(shape.weights());
+        // The size is of everything that the model consists of. Beside its tensors that is its vocabulary's texts, unless it
+        // has a projector, or more than those could be.
+        let untold = size.unwrap_or_default().saturating_sub(shape.weights());
+        let is_loaded = self.projector_info.is_some() || untold > size.unwrap_or_default().share(TEXTS_MAX);
+        let beside = if is_loaded { untold } else { Bytes::ZERO };
         Ok(Plan { shape, load, vram: Bytes::ZERO, beside })
     }
 }

@@ -14,9 +14,10 @@ const DOWN_MAX: Duration = Duration::from_secs(90);
 const UP_MAX: Duration = Duration::from_secs(150);
 /// How fast a hog fills.
 const RATE: u64 = 1 << 30;
-/// In MiB, with the rung that must serve then. With 4 GiB pretended, 512 MiB reserved and 80 % as soft, 3277 MiB is the
-/// ceiling; the rungs may take up to about 1800, 650 and 350 MiB. At the last one nothing fits: the smallest is kept.
-const HOGS: [(u64, &str); 3] = [(2355, "medium"), (2765, "small"), (3072, "small")];
+/// In MiB, with the rung that must serve then. With 4 GiB pretended and 1000 MiB reserved, 3096 MiB is the ceiling; the
+/// rungs may take up to about 1950, 735 and 400 MiB as long as they were never loaded, and 1550, 370 and 90 then. At the
+/// last one nothing fits: the smallest is kept.
+const HOGS: [(u64, &str); 3] = [(2310, "medium"), (2765, "small"), (3072, "small")];
 /// A drain that ends at once is answered while the hog still fills, and then by a better rung than the one above, which
 /// fits too as long as use stays below soft, in thousandths of capacity, for so long.
 const SOFT_PERMILLE: u64 = 800;

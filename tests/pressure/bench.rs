@@ -174,7 +174,7 @@ fn write_files(places: &Places, server: u16, gateway: u16, admin: u16) -> Result
     let ladder =
         LADDER.map(|(rung, model)| format!("  - {{ name: {rung}, model: {model}, context: 2048 }}\n")).concat();
     let policy = format!(
-        "version: 1\nladder:\n{ladder}reserve: {{ memory: 1000MiB }}\n\
+        "version: 1\nladder:\n{ladder}reserve: {{ memory: 960MiB }}\n\
          pressure:\n  soft: {{ drain: 20s }}\n  hard: {{ drain: 10s }}\n  emergency: {{ drain: 5s }}\n\
          at_deadline: [wait]\nupgrade: {{ stable: 5s, margin: 5%, idle: 2s }}\nwhen_nothing_fits: keep_smallest\n"
     );

@@ -14,7 +14,7 @@ const DOWN_MAX: Duration = Duration::from_secs(90);
 const UP_MAX: Duration = Duration::from_secs(150);
 /// How fast a hog fills.
 const RATE: u64 = 1 << 30;
-/// In MiB, with the rung that must serve then. With 4 GiB pretended and 1000 MiB reserved, 3096 MiB is the ceiling; the
+/// In MiB, with the rung that must serve then. With 4 GiB pretended and 960 MiB reserved, 3136 MiB is the ceiling; the
 /// rungs may take up to about 1950, 735 and 400 MiB as long as they were never loaded, and 1550, 370 and 90 then. At the
 /// last one nothing fits: the smallest is kept.
 const HOGS: [(u64, &str); 3] = [(2310, "medium"), (2765, "small"), (3072, "small")];

@@ -10,6 +10,7 @@ use super::judge::RECENT;
 use super::peaks::HORIZON;
 use super::reason::Reason;
 use crate::classify::{Level, OwnSource, Pool, PoolAssessment};
+use crate::footprint::Footprint;
 use crate::policy::{Rung, WhenNothingFits};
 use crate::sample::ResidentState;
 use crate::units::{Bytes, Moment, Span};
@@ -54,11 +55,27 @@ impl Controller {
         (kept && self.fits(now, smallest, &rooms, limit)).then_some((smallest, limit))
     }
 
+    /// Who asks is not left without an answer because one pool cannot be read: the smallest rung, if main memory has room.
+    pub(super) fn smallest_while_blind(&self, now: Moment) -> Option<(usize, Reason)> {
+        let ram = self.latest.ram.as_ref().filter(|_| self.latest.blind)?;
+        let smallest = self.policy.ladder.len() - 1;
+        let rung = &self.policy.ladder[smallest];
+        let need = Footprint { vram: Bytes::ZERO, ..self.footprint(rung)? };
+        let (rooms, limit) = ([Room::of(ram, ram.foreign)], Limit::Share(self.policy.pressure.hard.use_share));
+        let kept = self.policy.when_nothing_fits == WhenNothingFits::KeepSmallest && !self.rests(now, rung);
+        let fits = kept && shortage(&rooms, &need, limit).is_none();
+        fits.then(|| (smallest, self.it_fits(&rooms, smallest, limit, Span::ZERO)))
+    }
+
+    /// It could not be loaded, and is not tried again yet.
+    fn rests(&self, now: Moment, rung: &Rung) -> bool {
+        self.damping.get(&rung.name).and_then(|damping| damping.not_before).is_some_and(|at| now < at)
+    }
+
     /// Whether this rung can be had at all, and fits. What is unknown does not fit.
     pub(super) fn fits(&self, now: Moment, index: usize, rooms: &[Room], limit: Limit) -> bool {
         let rung = &self.policy.ladder[index];
-        let resting = self.damping.get(&rung.name).and_then(|damping| damping.not_before).is_some_and(|at| now < at);
-        !resting && self.footprint(rung).is_some_and(|need| shortage(rooms, &need, limit).is_none())
+        !self.rests(now, rung) && self.footprint(rung).is_some_and(|need| shortage(rooms, &need, limit).is_none())
     }
 
     pub(super) fn it_fits(&self, rooms: &[Room], index: usize, limit: Limit, calm: Span) -> Reason {

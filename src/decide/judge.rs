@@ -22,6 +22,8 @@ use crate::units::{Moment, Span};
 
 /// A rung is kept, or chosen on the way down, by the most that others held this long.
 pub(super) const RECENT: Span = Span::seconds(60);
+/// So many samples without one of the pools, and what can be read must do: half a minute, for a driver may be starting.
+const SAMPLES_BLIND_MAX: u32 = 30;
 /// What the server lists may lag behind what it does.
 const LISTING_LAG: Span = Span::seconds(3);
 /// How long a stray that was unloaded once is left alone when it comes back: somebody else wants it.
@@ -53,7 +55,7 @@ impl Controller {
         let settled = self.residents.as_ref().is_some_and(|residents| {
             residents.iter().all(|resident| resident.state == ResidentState::Loaded || !self.is_rung(&resident.model))
         });
-        if self.enough_seen() && settled {
+        if settled && (self.enough_seen() || self.samples_seen >= SAMPLES_BLIND_MAX) {
             self.reconcile(now);
         }
     }
@@ -63,7 +65,8 @@ impl Controller {
         self.timers.stop(Timer::Reconcile);
         let held: Vec<Arc<Rung>> = self.policy.ladder.iter().filter(|rung| self.holds(rung)).map(Arc::clone).collect();
         // A machine that cannot be read says nothing against what is loaded, and nothing for what is not.
-        if !self.enough_seen() && (!self.blind || held.is_empty()) {
+        let may_still_see = self.samples_seen < SAMPLES_BLIND_MAX;
+        if !self.enough_seen() && (!self.blind || held.is_empty() && may_still_see) {
             self.timers.set(Timer::Reconcile, now + Span::seconds(1));
             return;
         }
@@ -87,7 +90,7 @@ impl Controller {
     pub(super) fn begin_first(&mut self, now: Moment) {
         let target =
             if self.floor > 0 { self.target_down(now, self.floor, RECENT) } else { self.target_first(now, HORIZON) };
-        match target {
+        match target.or_else(|| self.smallest_while_blind(now)) {
             Some((index, reason)) => {
                 let rung = Arc::clone(&self.policy.ladder[index]);
                 self.begin(now, Kind::First, reason, None, Some(rung), LOAD_ONLY);

@@ -134,6 +134,8 @@ pub(super) struct Rig {
     /// What the driver says that the processes hold of the GPU; no GPU without it.
     vram: Option<Bytes>,
     vram_hidden: bool,
+    /// There is a GPU whose driver does not answer.
+    gpu_unread: bool,
     told: Vec<(Notice, String)>,
 }
 
@@ -177,6 +179,7 @@ impl Rig {
             placed: None,
             vram: None,
             vram_hidden: false,
+            gpu_unread: false,
             told: Vec::new(),
         };
         rig.tell(Input::MachineFound(Machine { memory: Bytes::gib(24), cores: 8, vram: Bytes::ZERO }));
@@ -277,7 +280,7 @@ impl Rig {
         let used = (own + Bytes::gib(self.foreign + self.returning)).min(Bytes::gib(24));
         Sample {
             ram: self.readable.then_some(Reading { capacity: Bytes::gib(24), used }),
-            gpus: self.vram.map(gpu).into_iter().collect(),
+            gpus: self.vram.map(gpu).into_iter().chain(self.gpu_unread.then(|| ("broken".to_owned(), None))).collect(),
             runners: (!self.hidden).then(|| vec![process]),
             residents: self.up.then(|| self.loaded.difference(&self.unlisted).map(resident).collect()),
             traffic: Traffic { in_flight: self.replies.values().sum(), held: 0, admitted_total: 0 },

@@ -274,3 +274,18 @@ fn the_smallest_rung_stays_on_the_cpu_rather_than_nothing_serves_and_it_is_told(
     );
     assert_eq!(rig.told_of("came_up_on_cpu").len(), 3, "each rung once: {:?}", rig.told);
 }
+
+#[test]
+fn a_driver_that_is_broken_from_the_start_does_not_keep_everybody_waiting() {
+    for (sleep, serving) in [(false, Some("small")), (true, None)] {
+        let mut rig = Rig::new(policy(sleep, false));
+        rig.gpu_unread = true;
+        rig.run(Span::seconds(15));
+        assert_eq!(rig.serving(), None, "it may be starting");
+        rig.run(Span::seconds(60));
+        assert_eq!(rig.serving().as_deref(), serving);
+        rig.gpu_unread = false;
+        rig.run(Span::minutes(3));
+        assert_eq!(rig.serving().as_deref(), Some("large"), "it answers");
+    }
+}

@@ -3,18 +3,30 @@
 use std::path::Path;
 
 use super::finding::Finding;
+use crate::sample::Swap;
 use crate::sample::gpu::card::{Card, Memory};
 use crate::sample::host::machine::machine;
 use crate::sample::host::memory::{self, HostMemory};
 use crate::sample::host::stall::{self, StallCounters};
 use crate::sample::host::view::{self, View};
 use crate::sample::host::{HostError, vmstat};
+use crate::units::Bytes;
 
-pub fn findings(root: &Path) -> Vec<Finding> {
+/// Whether the kernel wakes us when programs wait for memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waking {
+    Granted,
+    Refused,
+}
+
+pub fn findings(root: &Path, waking: Waking) -> Vec<Finding> {
     let mut findings = vec![view(view::view(root))];
-    findings.push(memory(memory::memory(root)));
+    let read = memory::memory(root);
+    let swapped = read.as_ref().ok().copied().flatten().and_then(|memory| memory.swap);
+    findings.push(memory(read));
+    findings.push(swap(swapped));
     findings.push(cores(root));
-    findings.push(stalls(vmstat::reclaim(root).and_then(|reclaim| stall::counters(root, reclaim))));
+    findings.push(stalls(vmstat::reclaim(root).and_then(|reclaim| stall::counters(root, reclaim)), waking));
     findings
 }
 
@@ -64,6 +76,17 @@ fn memory(read: Result<Option<HostMemory>, HostError>) -> Finding {
     }
 }
 
+fn swap(read: Option<Swap>) -> Finding {
+    let Some(swap) = read else { return Finding::absent("swap", "the kernel does not tell of it") };
+    if swap.total == Bytes::ZERO {
+        return Finding::absent("swap", "none");
+    }
+    let says = format!("{}, {} free", swap.total, swap.free);
+    let packed =
+        swap.zram.map_or_else(String::new, |taken| format!("; it is memory itself, compressed, and takes {taken}"));
+    Finding::fine("swap", says + &packed)
+}
+
 fn cores(root: &Path) -> Finding {
     match machine(root) {
         Ok(machine) => Finding::fine("cores", machine.cores.to_string()),
@@ -73,9 +96,15 @@ fn cores(root: &Path) -> Finding {
     }
 }
 
-fn stalls(read: Result<Option<StallCounters>, HostError>) -> Finding {
+fn stalls(read: Result<Option<StallCounters>, HostError>, waking: Waking) -> Finding {
     match read {
-        Ok(Some(_)) => Finding::fine("stalls", "time lost waiting for memory is counted (PSI)"),
+        Ok(Some(_)) => {
+            let woken = match waking {
+                Waking::Granted => ", and the kernel wakes us for it",
+                Waking::Refused => "; the kernel does not wake us for it, so it is seen with the next look",
+            };
+            Finding::fine("stalls", format!("time lost waiting for memory is counted (PSI){woken}"))
+        }
         Ok(None) => Finding::better(
             "stalls",
             "this kernel does not count the time lost waiting for memory (no /proc/pressure)",

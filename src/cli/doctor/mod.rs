@@ -14,6 +14,7 @@ use std::process::ExitCode;
 use procfs::process::Process;
 
 use self::finding::{Finding, Section, page};
+use self::machine::Waking;
 use self::server::{Processes, Started};
 use super::{BAD_CONFIGURATION, DoctorArgs, NO, UNREACHABLE, color, exit, run, runtime};
 use crate::act::Driver;
@@ -24,13 +25,16 @@ use crate::config::{Config, ServerKind};
 use crate::decide::input::ServerFacts;
 use crate::policy::Policy;
 use crate::run::read_policy;
+use crate::run::trigger::{MEMORY_PRESSURE, StallTrigger};
 use crate::sample::gpu::Gpus;
+use crate::sample::host::cgroup::{ServerGroup, Sight};
+use crate::sample::host::memory::memory;
 use crate::sample::host::view::{View, view};
 use crate::sample::listener::ServerPlace;
 use crate::sample::runners::Runners;
 use crate::sample::sampler::Sampler;
 use crate::sample::{Sample, Traffic};
-use crate::units::{Moment, Span};
+use crate::units::{Bytes, Moment, Span};
 
 /// Where the kernel's files are.
 const ROOT: &str = "/";
@@ -71,7 +75,9 @@ enum Reached {
 async fn look(config: &Config, policy: Option<&Policy>) -> (Vec<Section>, Reached) {
     let root = Path::new(ROOT);
     let (gpus, now) = gpus(config).await;
-    let mut findings = machine::findings(root);
+    let trigger = StallTrigger::leave(Path::new(MEMORY_PRESSURE));
+    let waking = if trigger.is_left() { Waking::Granted } else { Waking::Refused };
+    let mut findings = machine::findings(root, waking);
     findings.extend(machine::cards(gpus.cards()));
     let machine = Section { title: "This machine".to_owned(), findings };
     match driver(config).await {
@@ -115,6 +121,7 @@ async fn driver(config: &Config) -> Result<Driver, Vec<Finding>> {
 struct SeenServer {
     processes: Processes,
     started: Option<Started>,
+    group: Sight,
 }
 
 /// The cards, and when they were read last: a driver that nobody uses takes seconds to start.
@@ -149,9 +156,12 @@ async fn sample(
         (Some(count), true) => Processes::WeightsHidden { count },
         (None, _) => Processes::Hidden,
     };
-    let started = sampler.runners().and_then(Runners::server).and_then(started);
+    let server = sampler.runners().and_then(Runners::server);
+    let installed = memory(root).ok().flatten().map_or(Bytes::ZERO, |memory| memory.total);
+    let group = ServerGroup::new(root).look(server, installed).unwrap_or(Sight::Hidden);
+    let started = server.and_then(started);
     let vram = sampler.gpus().capacity().unwrap_or_default();
-    (sample, SeenServer { processes, started }, Machine { vram, ..crate::run::machine(config) })
+    (sample, SeenServer { processes, started, group }, Machine { vram, ..crate::run::machine(config) })
 }
 
 /// How a process was started; its environment is only for its own user and for root.
@@ -176,6 +186,7 @@ fn of_server(driver: &Driver, facts: &ServerFacts, seen: &SeenServer, view: View
         findings = vec![Finding::wrong("answers", format!("{}, but has no model", facts.version), mend)];
     }
     findings.push(server::processes(seen.processes, kind, view));
+    findings.push(server::limit(&seen.group, view));
     findings.push(server::room_for_two(facts.models_max, kind, seen.started.as_ref()));
     if let (ServerKind::LlamaServer, Some(started)) = (kind, &seen.started) {
         findings.push(server::prompt_cache(started));

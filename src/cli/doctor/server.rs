@@ -2,6 +2,7 @@
 
 use super::finding::Finding;
 use crate::config::ServerKind;
+use crate::sample::host::cgroup::{Sight, tightest};
 use crate::sample::host::view::View;
 use crate::units::Bytes;
 
@@ -52,6 +53,23 @@ pub fn processes(seen: Processes, kind: ServerKind, view: View) -> Finding {
                 }
             },
         ),
+    }
+}
+
+/// The limit of its control group, which may be far below what the machine has.
+pub fn limit(group: &Sight, view: View) -> Finding {
+    const NAME: &str = "memory limit";
+    match group {
+        Sight::Seen(groups) => match tightest(groups, Bytes::ZERO) {
+            None => Finding::fine(NAME, "none but the machine's"),
+            Some(group) => Finding::fine(NAME, format!("{}, {} of it in use", group.limit, group.used(Bytes::ZERO))),
+        },
+        Sight::Hidden if view == View::Container => Finding::better(
+            NAME,
+            "whether its container has one is not seen from here",
+            "in the compose file: pid: host, and volumes: [\"/sys/fs/cgroup:/host/cgroup:ro\"]; not needed without a limit",
+        ),
+        Sight::Hidden => Finding::absent(NAME, "whether it has one is not seen from here"),
     }
 }
 

@@ -28,6 +28,8 @@ use tierkeeper::sample::{Resident, ResidentState, Traffic};
 use tierkeeper::units::{Bytes, Moment, Permille, Span};
 
 const TIMES: u64 = 200;
+/// They sleep nearly all the time.
+const SIDE_BY_SIDE: u64 = 5;
 const RATE: Bytes = Bytes::gib(6);
 const REWRITTEN: Duration = Duration::from_millis(5);
 const CAPACITY: Bytes = Bytes::gib(24);
@@ -37,12 +39,21 @@ const PRETENDED: Bytes = Bytes::gib(4);
 const GIVE_UP: Span = Span::seconds(20);
 
 fn main() {
-    let mut took: Vec<u64> = (0..TIMES).map(on_a_line).collect();
+    let mut took: Vec<u64> = (0..TIMES / SIDE_BY_SIDE).flat_map(at_once).collect();
     took.sort_unstable();
     let at = |share: usize| took[(took.len() * share / 1000).min(took.len() - 1)];
     println!("hard crossed to the first command, {TIMES} times at {RATE}/s, milliseconds:");
     println!("  p50 {}   p90 {}   p99 {}   most {}   (budget: p99 250)", at(500), at(900), at(990), at(1000));
     real_hog();
+}
+
+/// Several fills, each with a fixture of its own.
+fn at_once(turn: u64) -> Vec<u64> {
+    thread::scope(|scope| {
+        let fill = |place| scope.spawn(move || on_a_line(turn * SIDE_BY_SIDE + place));
+        let running: Vec<_> = (0..SIDE_BY_SIDE).map(fill).collect();
+        running.into_iter().map(|one| one.join().unwrap()).collect()
+    })
 }
 
 /// One fill; where between two samples it begins is another each time.

@@ -185,6 +185,9 @@ fn of_server(driver: &Driver, facts: &ServerFacts, seen: &SeenServer, view: View
         };
         findings = vec![Finding::wrong("answers", format!("{}, but has no model", facts.version), mend)];
     }
+    if view == View::Container {
+        findings.push(server::level(seen.processes, &seen.group));
+    }
     findings.push(server::processes(seen.processes, kind, view));
     findings.push(server::limit(&seen.group, view));
     findings.push(server::room_for_two(facts.models_max, kind, seen.started.as_ref()));

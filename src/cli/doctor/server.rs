@@ -56,6 +56,20 @@ pub fn processes(seen: Processes, kind: ServerKind, view: View) -> Finding {
     }
 }
 
+/// How much is seen out of a container.
+pub fn level(processes: Processes, group: &Sight) -> Finding {
+    const NAME: &str = "container";
+    match (processes, group) {
+        (Processes::Hidden, _) => Finding::absent(NAME, "level 1 of 3: the machine's memory is seen"),
+        (_, Sight::Hidden) => {
+            Finding::fine(NAME, "level 2 of 3: the machine's memory and the server's processes are seen")
+        }
+        (_, Sight::Seen(_)) => {
+            Finding::fine(NAME, "level 3 of 3: memory, processes and the server's own limit are seen")
+        }
+    }
+}
+
 /// The limit of its control group, which may be far below what the machine has.
 pub fn limit(group: &Sight, view: View) -> Finding {
     const NAME: &str = "memory limit";
@@ -157,6 +171,14 @@ mod tests {
         assert_eq!([mark("1"), mark("3"), mark("0")], [Mark::Better, Mark::Fine, Mark::Absent]);
         assert_eq!(room_for_two(Some(1), ServerKind::LlamaServer, None).mark, Mark::Better);
         assert_eq!(room_for_two(None, ServerKind::Ollama, None).mark, Mark::Absent);
+    }
+
+    #[test]
+    fn a_container_sees_the_more_the_more_it_is_given() {
+        let says = |processes, group| level(processes, &group).says.chars().take(7).collect::<String>();
+        assert_eq!(says(Processes::Hidden, Sight::Hidden), "level 1");
+        assert_eq!(says(Processes::Seen { count: 1 }, Sight::Hidden), "level 2");
+        assert_eq!(says(Processes::Seen { count: 1 }, Sight::Seen(Vec::new())), "level 3");
     }
 
     #[test]

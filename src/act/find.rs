@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::error::ActError;
 use super::http::{Http, Reply};
-use crate::config::ServerKind;
+use crate::config::{ServerConfig, ServerKind};
 
 /// Where the servers listen when nobody told them otherwise, in the order in which they are chosen.
 pub const USUAL_ADDRESSES: [&str; 2] = ["http://127.0.0.1:11434", "http://127.0.0.1:8080"];
@@ -28,6 +28,15 @@ struct Props {
 struct Version {
     #[expect(dead_code, reason = "that it is there tells an Ollama from others")]
     version: String,
+}
+
+/// The server that the settings name, else the first that answers where servers usually listen.
+pub async fn locate(config: &ServerConfig) -> Result<(ServerKind, String), Vec<ActError>> {
+    match (config.kind, &config.url) {
+        (Some(kind), Some(url)) => Ok((kind, url.clone())),
+        (None, Some(url)) => identify(url).await.map(|kind| (kind, url.clone())).map_err(|error| vec![error]),
+        (_, None) => find(&USUAL_ADDRESSES).await,
+    }
 }
 
 /// The first of these addresses with a server that can be driven; otherwise why each of them cannot.

@@ -49,7 +49,7 @@ enum Command {
         policies: Vec<PathBuf>,
     },
     /// Look at this machine, the model server and the policy: what is seen, what is not, and the line that would mend it.
-    Doctor(DoctorArgs),
+    Doctor(DriveArgs),
     /// Load each rung once, measure what it takes and how quick it is, and keep it for `run`. Not beside a running sidecar.
     Calibrate(CalibrateArgs),
     /// Show what the running sidecar sees and does.
@@ -70,13 +70,7 @@ enum Command {
 #[derive(Debug, Args)]
 struct RunArgs {
     #[command(flatten)]
-    place: PlaceArgs,
-    /// The policy file.
-    #[arg(long, value_name = "FILE")]
-    policy: Option<String>,
-    /// Where the model server listens, such as http://127.0.0.1:11434.
-    #[arg(long, value_name = "URL")]
-    server: Option<String>,
+    drive: DriveArgs,
     /// Where clients are served.
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
@@ -86,30 +80,25 @@ struct RunArgs {
 }
 
 #[derive(Debug, Args)]
-struct DoctorArgs {
-    #[command(flatten)]
-    place: PlaceArgs,
-    /// The policy file.
-    #[arg(long, value_name = "FILE")]
-    policy: Option<String>,
-    /// Where the model server listens, such as http://127.0.0.1:11434.
-    #[arg(long, value_name = "URL")]
-    server: Option<String>,
-}
-
-#[derive(Debug, Args)]
 struct CalibrateArgs {
     #[command(flatten)]
-    place: PlaceArgs,
-    /// The policy file; without one, all models of the server are measured.
-    #[arg(long, value_name = "FILE")]
-    policy: Option<String>,
-    /// Where the model server listens, such as http://127.0.0.1:11434.
-    #[arg(long, value_name = "URL")]
-    server: Option<String>,
+    drive: DriveArgs,
     /// One JSON object instead of a table for people.
     #[arg(long)]
     json: bool,
+}
+
+/// What tells which server is driven, and by which policy.
+#[derive(Debug, Args)]
+struct DriveArgs {
+    #[command(flatten)]
+    place: PlaceArgs,
+    /// The policy file; without one a ladder is made of all models of the server.
+    #[arg(long, value_name = "FILE")]
+    policy: Option<String>,
+    /// Where the model server listens, such as http://127.0.0.1:11434.
+    #[arg(long, value_name = "URL")]
+    server: Option<String>,
 }
 
 /// What tells where a sidecar is.

@@ -6,9 +6,10 @@ use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use super::{BAD_CONFIGURATION, PlaceArgs, RunArgs, UNREACHABLE, exit, runtime};
+use super::{BAD_CONFIGURATION, DriveArgs, PlaceArgs, RunArgs, UNREACHABLE, exit, runtime};
 use crate::config::Config;
 use crate::config::load::{Flags, SYSTEM_FILE, Sources, load, state_file, user_file};
+use crate::policy::Policy;
 use crate::run::{RunError, Setup, Signal, read_policy};
 use crate::tell::persona::Persona;
 
@@ -18,14 +19,7 @@ const LOG_FORMAT: &str = "TIERKEEPER_LOG_FORMAT";
 
 pub fn run(args: RunArgs) -> ExitCode {
     start_log("tierkeeper=info,warn");
-    let flags = Flags {
-        server: args.server,
-        policy: args.policy,
-        listen: args.listen,
-        admin_listen: args.place.admin_listen,
-        pretend_memory: args.pretend_memory,
-    };
-    let setup = match setup(args.place.config, flags) {
+    let setup = match setup(args) {
         Ok(setup) => setup,
         Err(message) => {
             eprintln!("{message}");
@@ -50,14 +44,22 @@ pub fn run(args: RunArgs) -> ExitCode {
 }
 
 /// Reads every file; a broken one is rendered as it is to be read.
-fn setup(explicit: Option<PathBuf>, flags: Flags) -> Result<Setup, String> {
-    let config = config(explicit, flags)?;
-    let policy = read_policy(config.policy.as_ref()).map_err(|error| error.to_string())?;
+fn setup(args: RunArgs) -> Result<Setup, String> {
+    let flags = Flags { listen: args.listen, pretend_memory: args.pretend_memory, ..Flags::default() };
+    let (config, policy) = files(args.drive, flags)?;
     let persona = Persona::load(config.tell.persona.as_deref()).map_err(|error| error.to_string())?;
     Ok(Setup { config, policy, persona })
 }
 
-pub(super) fn config(explicit: Option<PathBuf>, flags: Flags) -> Result<Config, String> {
+/// The settings and the policy that these arguments name; `more` are the flags of one command alone.
+pub(super) fn files(drive: DriveArgs, more: Flags) -> Result<(Config, Option<Policy>), String> {
+    let flags = Flags { server: drive.server, policy: drive.policy, admin_listen: drive.place.admin_listen, ..more };
+    let config = config(drive.place.config, flags)?;
+    let policy = read_policy(config.policy.as_ref()).map_err(|error| error.to_string())?;
+    Ok((config, policy))
+}
+
+fn config(explicit: Option<PathBuf>, flags: Flags) -> Result<Config, String> {
     let variable = |name: &str| std::env::var(name).ok();
     let ours = |(name, _): &(String, String)| name.starts_with("TIERKEEPER_") && name != LOG && name != LOG_FORMAT;
     let unicode =

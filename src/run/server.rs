@@ -9,7 +9,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::clock::Clock;
 use crate::act::error::ActError;
-use crate::act::find::{USUAL_ADDRESSES, find, identify};
+use crate::act::find::locate;
 use crate::act::{self, Driver};
 use crate::config::{ServerConfig, ServerKind};
 use crate::decide::input::{Input, ModelFacts, ServerFacts};
@@ -28,16 +28,9 @@ const LISTING_MAX: Span = Span::seconds(3);
 
 /// Waits until a server answers. It says once what it waits for.
 pub async fn wait_for(config: &ServerConfig) -> (ServerKind, String) {
-    if let (Some(kind), Some(url)) = (config.kind, &config.url) {
-        return (kind, url.clone());
-    }
     let mut said = false;
     loop {
-        let found = match &config.url {
-            Some(url) => identify(url).await.map(|kind| (kind, url.clone())).map_err(|error| vec![error]),
-            None => find(&USUAL_ADDRESSES).await,
-        };
-        match found {
+        match locate(config).await {
             Ok(found) => return found,
             Err(reasons) if !said => {
                 for reason in reasons {

@@ -19,12 +19,12 @@ use self::progress::Progress;
 use self::report::{Report, render};
 use super::{BAD_CONFIGURATION, CalibrateArgs, NO, UNREACHABLE, exit, run, runtime};
 use crate::act::Driver;
-use crate::act::find::{USUAL_ADDRESSES, find, identify};
+use crate::act::find::locate;
 use crate::admin::client::{self, ClientError};
 use crate::config::load::Flags;
 use crate::config::{Config, ServerKind};
 use crate::policy::Policy;
-use crate::run::{read_policy, server};
+use crate::run::server;
 use crate::store::{Opened, Store};
 
 /// Why nothing was measured: an exit code and what is said.
@@ -51,10 +51,7 @@ pub fn calibrate(args: CalibrateArgs) -> ExitCode {
 
 async fn calibrated(args: CalibrateArgs) -> Result<Report, Refusal> {
     let bad = |message: String| Refusal(BAD_CONFIGURATION, message);
-    let flags =
-        Flags { server: args.server, policy: args.policy, admin_listen: args.place.admin_listen, ..Flags::default() };
-    let config = run::config(args.place.config, flags).map_err(bad)?;
-    let policy = read_policy(config.policy.as_ref()).map_err(|error| bad(error.to_string()))?;
+    let (config, policy) = run::files(args.drive, Flags::default()).map_err(bad)?;
     refuse_beside_a_sidecar(&config).await?;
     let (kind, url) = found(&config).await?;
     let unreachable = |error: &dyn std::fmt::Display| Refusal(UNREACHABLE, format!("error: {error}"));
@@ -105,12 +102,7 @@ async fn refuse_beside_a_sidecar(config: &Config) -> Result<(), Refusal> {
 }
 
 async fn found(config: &Config) -> Result<(ServerKind, String), Refusal> {
-    let found = match (&config.server.url, config.server.kind) {
-        (Some(url), Some(kind)) => return Ok((kind, url.clone())),
-        (Some(url), None) => identify(url).await.map(|kind| (kind, url.clone())).map_err(|error| vec![error]),
-        (None, _) => find(&USUAL_ADDRESSES).await,
-    };
-    found.map_err(|reasons| {
+    locate(&config.server).await.map_err(|reasons| {
         let reasons: Vec<String> = reasons.iter().map(|reason| format!("error: {reason}")).collect();
         let help = "help: start the model server, or say where it is: --server http://127.0.0.1:11434";
         Refusal(UNREACHABLE, format!("{}\n{help}", reasons.join("\n")))

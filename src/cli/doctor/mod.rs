@@ -16,23 +16,20 @@ use procfs::process::Process;
 use self::finding::{Finding, Section, page};
 use self::machine::Waking;
 use self::server::{Processes, Started};
-use super::{BAD_CONFIGURATION, DoctorArgs, NO, UNREACHABLE, color, exit, run, runtime};
+use super::{BAD_CONFIGURATION, DriveArgs, NO, UNREACHABLE, color, exit, run, runtime};
 use crate::act::Driver;
-use crate::act::find::{USUAL_ADDRESSES, find, identify};
+use crate::act::find::locate;
 use crate::classify::tier::Machine;
 use crate::config::load::Flags;
 use crate::config::{Config, ServerKind};
 use crate::decide::input::ServerFacts;
 use crate::policy::Policy;
-use crate::run::read_policy;
 use crate::run::trigger::{MEMORY_PRESSURE, StallTrigger};
 use crate::sample::gpu::Gpus;
 use crate::sample::host::cgroup::{ServerGroup, Sight};
 use crate::sample::host::memory::memory;
 use crate::sample::host::view::{View, view};
-use crate::sample::listener::ServerPlace;
 use crate::sample::runners::Runners;
-use crate::sample::sampler::Sampler;
 use crate::sample::{Sample, Traffic};
 use crate::units::{Bytes, Moment, Span};
 
@@ -43,12 +40,8 @@ const DRIVER_MAX: Span = Span::seconds(10);
 /// What Ollama is set by.
 const OLLAMA_VARIABLES: &str = "OLLAMA_";
 
-pub fn doctor(args: DoctorArgs) -> ExitCode {
-    let flags =
-        Flags { server: args.server, policy: args.policy, admin_listen: args.place.admin_listen, ..Flags::default() };
-    let read = run::config(args.place.config, flags)
-        .and_then(|config| Ok((read_policy(config.policy.as_ref()).map_err(|error| error.to_string())?, config)));
-    let (policy, config) = match read {
+pub fn doctor(args: DriveArgs) -> ExitCode {
+    let (config, policy) = match run::files(args, Flags::default()) {
         Ok(read) => read,
         Err(message) => {
             eprintln!("{message}");
@@ -109,11 +102,8 @@ async fn driver(config: &Config) -> Result<Driver, Vec<Finding>> {
         let mend = "start it, or say where it is: --server http://127.0.0.1:11434";
         Finding::wrong("answers", error.to_string(), mend)
     };
-    let (kind, url) = match (config.server.kind, &config.server.url) {
-        (Some(kind), Some(url)) => (kind, url.clone()),
-        (_, Some(url)) => (identify(url).await.map_err(|error| vec![wrong(&error)])?, url.clone()),
-        (_, None) => find(&USUAL_ADDRESSES).await.map_err(|errors| errors.iter().map(wrong).collect::<Vec<_>>())?,
-    };
+    let located = locate(&config.server).await;
+    let (kind, url) = located.map_err(|errors| errors.iter().map(wrong).collect::<Vec<_>>())?;
     Driver::new(kind, &url).map_err(|error| vec![wrong(&error)])
 }
 
@@ -143,12 +133,7 @@ async fn sample(
     gpus: Gpus,
     now: Moment,
 ) -> (Sample, SeenServer, Machine) {
-    let names: &[&str] = match driver.kind() {
-        ServerKind::Ollama => &["ollama"],
-        ServerKind::LlamaServer => &["llama-server"],
-    };
-    let place = ServerPlace::from_url(driver.url(), names);
-    let mut sampler = Sampler::new(root, place, config.pretend.and_then(|pretend| pretend.memory)).with_gpus(gpus);
+    let mut sampler = crate::run::sampler(config, driver).with_gpus(gpus);
     let sample = sampler.take(now, None, Traffic::default());
     let count = sample.runners.as_ref().map(Vec::len).filter(|count| *count > 0);
     let processes = match (count, sampler.runners().is_some_and(Runners::weights_hidden)) {

@@ -1,10 +1,10 @@
 //! Run: one task owns the Controller and joins the rooms; it has the one clock.
 
+pub mod asking;
 pub mod clock;
 pub mod policy_file;
 pub mod trigger;
 
-mod asking;
 mod conductor;
 mod keeping;
 mod report;

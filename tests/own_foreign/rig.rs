@@ -15,6 +15,7 @@ use tierkeeper::decide::controller::{Adopt, Controller};
 use tierkeeper::decide::input::Input;
 use tierkeeper::decide::phase::Phase;
 use tierkeeper::policy::{Policy, Rung};
+use tierkeeper::run::asking::ask;
 use tierkeeper::sample::listener::ServerPlace;
 use tierkeeper::sample::sampler::Sampler;
 use tierkeeper::sample::{ProcessMemory, Resident, ResidentState, Traffic, host, hot_weights};
@@ -265,30 +266,14 @@ impl Rig {
 }
 
 async fn asked(driver: &Driver, command: Command) -> Option<Input> {
-    let (rung, done) = match command {
-        Command::Load { rung, .. } => {
-            let done = driver.load(&rung).await.map(|placed| Input::LoadDone { rung: rung.name.clone(), placed });
-            (rung, done)
-        }
-        Command::Unload { rung, .. } => {
-            let done = driver.unload(&rung).await.map(|()| Input::UnloadDone { rung: rung.name.clone() });
-            (rung, done)
-        }
-        Command::Check { rung, .. } => {
-            let done = driver.check(&rung).await.map(|()| Input::CheckDone { rung: rung.name.clone() });
-            (rung, done)
-        }
-        Command::TakeSample { .. }
-        | Command::CancelLoad { .. }
-        | Command::Publish { .. }
-        | Command::Close { .. }
-        | Command::Cut { .. }
-        | Command::Release { .. }
-        | Command::Remember { .. }
-        | Command::Notify { .. }
-        | Command::Exit { .. } => return None,
-    };
-    Some(done.unwrap_or_else(|error| panic!("{} failed: {error}", rung.name)))
+    let answer = ask(driver, command).await;
+    if let Some(
+        Input::LoadFailed { rung, why } | Input::UnloadFailed { rung, why } | Input::CheckFailed { rung, why },
+    ) = &answer
+    {
+        panic!("{rung} failed: {why}");
+    }
+    answer
 }
 
 /// The server's own list, over and over.

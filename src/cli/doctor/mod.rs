@@ -75,8 +75,11 @@ async fn look(config: &Config, policy: Option<&Policy>) -> (Vec<Section>, Reache
     let machine = Section { title: "This machine".to_owned(), findings };
     match driver(config).await {
         Ok(driver) => {
-            let facts = driver.facts().await;
             let (sample, seen, found) = sample(root, &driver, config, gpus, now).await;
+            let mut facts = driver.facts().await;
+            if let Ok(facts) = &mut facts {
+                facts.place(found.vram);
+            }
             let title = format!("The model server ({})", driver.url());
             let findings = match &facts {
                 Ok(facts) => of_server(&driver, facts, &seen, view(root)),

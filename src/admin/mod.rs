@@ -124,6 +124,7 @@ mod tests {
     use super::client::ClientError;
     use super::status::tests::report;
     use super::*;
+    use crate::decide::modifier::Modifier;
     use crate::decide::phase::Phase;
 
     struct Running {
@@ -203,8 +204,8 @@ mod tests {
             (report(), 200),
             (StatusReport { rung: None, phase: Phase::Loading, ..report() }, 503),
             (StatusReport { rung: None, phase: Phase::Asleep, ..report() }, 200),
-            (StatusReport { modifiers: vec![status::Modifier::ServerDown], ..report() }, 503),
-            (StatusReport { modifiers: vec![status::Modifier::Blind], ..report() }, 200),
+            (StatusReport { modifiers: vec![Modifier::ServerDown], ..report() }, 503),
+            (StatusReport { modifiers: vec![Modifier::Blind], ..report() }, 200),
         ] {
             let shown = format!("{report:?}");
             running.state.send(Arc::new(report)).unwrap();

@@ -9,6 +9,7 @@ use std::fmt::Write;
 use serde::{Deserialize, Serialize};
 
 use crate::config::ServerKind;
+use crate::decide::modifier::Modifier;
 use crate::decide::phase::Phase;
 use crate::decide::reason::Reason;
 use crate::units::{Bytes, Moment, Permille, Span};
@@ -20,6 +21,7 @@ pub struct StatusReport {
     pub version: String,
     pub uptime_ms: Span,
     pub phase: Phase,
+    /// What holds beside the phase.
     pub modifiers: Vec<Modifier>,
     /// The rung that serves, and the server's name for its model; `None` when none does.
     pub rung: Option<String>,
@@ -38,16 +40,6 @@ pub struct StatusReport {
     pub pretend: Option<PretendReport>,
     /// Since the start, by name: `refused`, `repeated` and so on.
     pub counters: BTreeMap<String, u64>,
-}
-
-/// What holds beside the phase.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Modifier {
-    /// The machine can not be read.
-    Blind,
-    /// The server does not answer.
-    ServerDown,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,7 +1,7 @@
-//! Cascade: the steps of a switch, one after the other -> what is asked of gateway and server at each.
+//! Cascade: the phases of a switch, one after the other -> what is asked of gateway and server in each.
 //!
 //! Finish what is in flight, unload, see the memory back, load, check, publish; or load and check first where both fit.
-//! Whatever fails on the way, the list of steps is replaced by one that leaves something serving.
+//! Whatever fails on the way is followed by what leaves something serving.
 
 use std::sync::Arc;
 
@@ -10,8 +10,9 @@ use super::controller::{Controller, Damping};
 use super::input::Placed;
 use super::judge::RECENT;
 use super::notice::Notice;
-use super::phase::{Kind, Phase, Switch, UNLOAD_ONLY};
+use super::phase::{Kind, Phase, Switch};
 use super::reason::Reason;
+use super::table::{Event, First};
 use super::timer::Timer;
 use crate::classify::{OwnSource, Pool, PoolAmounts};
 use crate::policy::Rung;
@@ -48,7 +49,7 @@ impl Controller {
         reason: Reason,
         leaving: Option<Arc<Rung>>,
         incoming: Option<Arc<Rung>>,
-        steps: &'static [Phase],
+        first: First,
     ) {
         let from = self.serving.clone().or_else(|| self.switch.take().and_then(|switch| switch.from));
         self.switch = Some(Switch {
@@ -57,7 +58,6 @@ impl Controller {
             leaving,
             incoming,
             from,
-            steps,
             unload_asked: false,
             runners_before: None,
             own_before: PoolAmounts::default(),
@@ -67,20 +67,18 @@ impl Controller {
             step_since: now,
         });
         self.waits_for_idle = false;
-        self.next_step(now);
+        self.advance(now, Event::Begun(first));
     }
 
-    /// Enters the next step of the list, or ends the switch when there is none.
-    pub(super) fn next_step(&mut self, now: Moment) {
+    /// Enters the next phase of the switch, and asks for what is to be done in it.
+    pub(super) fn advance(&mut self, now: Moment, event: Event) {
         self.timers.stop_steps();
+        self.turn(event);
         let Some(switch) = &mut self.switch else { return };
-        let Some((step, rest)) = switch.steps.split_first() else { return self.finish(now) };
-        switch.steps = rest;
         switch.step_since = now;
         let (leaving, incoming) = (switch.leaving.clone(), switch.incoming.clone());
         let reason = switch.reason.clone();
-        self.phase = *step;
-        match (step, leaving, incoming) {
+        match (self.phase, leaving, incoming) {
             (Phase::Draining, Some(rung), _) => self.enter_draining(now, rung, reason),
             (Phase::Unloading, Some(rung), _) => self.enter_unloading(now, &rung),
             (Phase::Verifying, Some(_), _) => self.enter_verifying(now),
@@ -89,8 +87,8 @@ impl Controller {
                 self.timers.set(Timer::Check, now + CHECK_MAX);
                 self.commands.push_back(Command::Check { rung, reason });
             }
-            // A step without its rung has nothing to do: a switch to nothing loads nothing.
-            _ => self.next_step(now),
+            // Without its rung there is nothing to be done.
+            _ => self.finish(now),
         }
     }
 
@@ -161,8 +159,8 @@ impl Controller {
         self.refresh_ledger();
     }
 
-    /// The list of steps is over.
-    fn finish(&mut self, now: Moment) {
+    /// Nothing of the switch is left to be done.
+    pub(super) fn finish(&mut self, now: Moment) {
         let ended = self.switch.take();
         self.end_switch();
         self.thaw_later(now);
@@ -179,7 +177,7 @@ impl Controller {
             self.tell_if_less(now, switch);
         }
         self.floor = 0;
-        self.settle(now);
+        self.settle(now, Event::Settled);
     }
 
     /// Ends the switch that is under way, wherever it is.
@@ -190,8 +188,8 @@ impl Controller {
     }
 
     /// Nothing is being changed: what waited for that is done now.
-    pub(super) fn settle(&mut self, now: Moment) {
-        self.phase = Phase::Steady;
+    pub(super) fn settle(&mut self, now: Moment, event: Event) {
+        self.turn(event);
         self.vanished_since = None;
         self.calm_from = now;
         self.refresh_ledger();
@@ -199,24 +197,16 @@ impl Controller {
         self.apply_next_policy(now);
     }
 
-    fn waits_for(&self, phase: Phase, rung: &str) -> bool {
-        let Some(switch) = self.switch.as_ref().filter(|_| self.phase == phase) else { return false };
-        let subject = match phase {
-            Phase::Draining | Phase::Unloading | Phase::Verifying => &switch.leaving,
-            Phase::Loading | Phase::Checking => &switch.incoming,
-            Phase::Starting | Phase::Reconciling | Phase::Steady | Phase::Asleep => return false,
-        };
-        subject.as_ref().is_some_and(|subject| subject.name == rung)
-    }
-
     pub(super) fn drained(&mut self, now: Moment, rung: &str) {
-        if self.waits_for(Phase::Draining, rung) {
-            self.next_step(now);
+        if self.awaits(Event::Drained, rung) {
+            self.advance(now, Event::Drained);
         }
     }
 
     pub(super) fn drain_expired(&mut self, now: Moment) {
         let Some(switch) = self.switch.as_ref().filter(|_| self.phase == Phase::Draining) else { return };
+        // Replies that outlive their deadline have another one.
+        self.timers.set(Timer::Drain, now + self.drain_time(self.severity.level));
         let (Some(rung), true) = (switch.leaving.clone(), switch.kind == Kind::Down && self.cuts_at_deadline()) else {
             return;
         };
@@ -226,27 +216,27 @@ impl Controller {
     }
 
     pub(super) fn unload_done(&mut self, now: Moment, rung: &str) {
-        if self.waits_for(Phase::Unloading, rung) && self.switch.as_ref().is_some_and(|switch| switch.unload_asked) {
-            self.next_step(now);
+        if self.awaits(Event::Unloaded, rung) && self.switch.as_ref().is_some_and(|switch| switch.unload_asked) {
+            self.advance(now, Event::Unloaded);
         }
     }
 
     /// The server would not let go. Its memory is then others' to us: the next step finds out how much there is left.
     pub(super) fn unload_failed(&mut self, now: Moment, rung: &str) {
-        if self.waits_for(Phase::Unloading, rung) {
+        if self.awaits(Event::Unloaded, rung) {
             self.unload_expired(now);
         }
     }
 
     pub(super) fn unload_expired(&mut self, now: Moment) {
         if self.phase == Phase::Unloading {
-            self.next_step(now);
+            self.advance(now, Event::Unloaded);
         }
     }
 
     /// Between unload and load the world may have changed: what is loaded is chosen anew, and nothing on hope.
     pub(super) fn choose_again(&mut self, now: Moment) {
-        let Some(switch) = self.switch.as_ref().filter(|switch| !switch.steps.is_empty()) else { return };
+        let Some(switch) = &self.switch else { return };
         let Some(incoming) = &switch.incoming else { return };
         let from = if switch.kind == Kind::Down { self.floor } else { self.index_of(incoming).unwrap_or_default() };
         // A climb goes by the window that it was chosen by; what was before that is over.
@@ -258,7 +248,7 @@ impl Controller {
     }
 
     pub(super) fn load_done(&mut self, now: Moment, rung: &str, placed: Option<Placed>) {
-        if !self.waits_for(Phase::Loading, rung) {
+        if !self.awaits(Event::Loaded, rung) {
             return;
         }
         self.stalls_masked_until = now + STALLS_MASKED_AFTER;
@@ -269,16 +259,16 @@ impl Controller {
                 return self.abandon_incoming(now, reason, Abandoned::OnCpu);
             }
         }
-        self.next_step(now);
+        self.advance(now, Event::Loaded);
     }
 
     pub(super) fn check_done(&mut self, now: Moment, rung: &str) {
-        if !self.waits_for(Phase::Checking, rung) {
+        if !self.awaits(Event::Replaced, rung) {
             return;
         }
-        let Some(switch) = &self.switch else { return };
-        let Some(rung) = switch.incoming.clone() else { return };
-        let (kind, reason) = (switch.kind, switch.reason.clone());
+        let Some(switch) = &mut self.switch else { return };
+        let Some(rung) = switch.incoming.take() else { return };
+        let (kind, reason, replaces) = (switch.kind, switch.reason.clone(), switch.leaving.is_some());
         let damping: &mut Damping = self.damping.entry(rung.name.clone()).or_default();
         damping.failed_loads = 0;
         damping.not_before = None;
@@ -287,11 +277,11 @@ impl Controller {
         // All of it is there now: the next look shows how much that is.
         self.books.answered();
         self.take_sample(now);
-        self.next_step(now);
+        if replaces { self.advance(now, Event::Replaced) } else { self.finish(now) }
     }
 
     pub(super) fn load_failed(&mut self, now: Moment, rung: &str, why: String) {
-        if self.waits_for(Phase::Loading, rung) || self.waits_for(Phase::Checking, rung) {
+        if self.awaits(Event::GivenUp, rung) {
             let reason = Reason::LoadFailed { rung: rung.to_owned(), error: why };
             self.abandon_incoming(now, reason, Abandoned::Failed);
         }
@@ -352,7 +342,6 @@ impl Controller {
         let climb = switch.kind == Kind::Up;
         switch.leaving = Some(Arc::clone(&rung));
         switch.kind = if self.serving.is_some() { Kind::Clear } else { Kind::First };
-        switch.steps = UNLOAD_ONLY;
         match why {
             Abandoned::Failed => {
                 self.rest_after_failed_load(now, &rung);
@@ -366,6 +355,6 @@ impl Controller {
         if climb {
             self.damping.entry(rung.name.clone()).or_default().failed_climbs += 1;
         }
-        self.next_step(now);
+        self.advance(now, Event::GivenUp);
     }
 }

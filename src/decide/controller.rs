@@ -11,6 +11,7 @@ use super::command::Command;
 use super::freeze::Returning;
 use super::input::{Input, ServerFacts};
 use super::learn::Learning;
+use super::modifier::Modifier;
 use super::peaks::Peaks;
 use super::phase::{Phase, Switch};
 use super::reason::Reason;
@@ -115,14 +116,15 @@ pub struct Controller {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
     pub phase: Phase,
+    /// What the phase waits for is waited for until then.
+    pub deadline: Option<Moment>,
+    pub modifiers: Vec<Modifier>,
     pub rung: Option<Arc<Rung>>,
     /// `None` before the machine was looked at.
     pub tier: Option<TierFound>,
     pub severity: Level,
     /// The rung that serves is ours to keep and to give back.
     pub ours: bool,
-    pub blind: bool,
-    pub server_down: bool,
     /// A better rung fits, but both do not, and somebody is always asking something.
     pub waits_for_idle: bool,
     pub assessment: Assessment,
@@ -239,12 +241,12 @@ impl Controller {
     pub fn status(&self) -> Status {
         Status {
             phase: self.phase,
+            deadline: self.phase.timer().and_then(|timer| self.timers.at(timer)),
+            modifiers: self.modifiers().collect(),
             rung: self.serving.clone(),
             tier: self.tier.clone(),
             severity: self.severity.level,
             ours: self.ours,
-            blind: self.blind,
-            server_down: self.server_down,
             waits_for_idle: self.waits_for_idle,
             assessment: self.latest.clone(),
             traffic: self.traffic,

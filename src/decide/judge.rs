@@ -10,9 +10,11 @@ use super::cascade::Abandoned;
 use super::command::Command;
 use super::controller::{Adopt, Controller, Damping};
 use super::fit::{Limit, shortage};
+use super::modifier::Move;
 use super::peaks::HORIZON;
-use super::phase::{BREAK_FIRST, DRAIN_AND_UNLOAD, Kind, LOAD_ONLY, MAKE_FIRST, Phase};
+use super::phase::{Kind, Phase};
 use super::reason::Reason;
+use super::table::{Event, First};
 use super::timer::Timer;
 use crate::classify::{Cause, Level};
 use crate::footprint::Footprint;
@@ -77,10 +79,10 @@ impl Controller {
         if let Some(rung) = held.iter().find(|rung| self.may_be_kept(now, rung)) {
             self.serve(now, Arc::clone(rung), &reason);
             self.ours = self.adopt == Adopt::Ladder;
-            self.settle(now);
+            self.settle(now, Event::Settled);
         } else if let Some(rung) = held.first().filter(|_| self.adopt == Adopt::Ladder) {
             // A server that only seemed to be down may still be replying.
-            self.begin(now, Kind::Clear, reason, Some(Arc::clone(rung)), None, DRAIN_AND_UNLOAD);
+            self.begin(now, Kind::Clear, reason, Some(Arc::clone(rung)), None, First::Leaving);
         } else {
             self.begin_first(now);
         }
@@ -93,7 +95,7 @@ impl Controller {
         match target.or_else(|| self.smallest_while_blind(now)) {
             Some((index, reason)) => {
                 let rung = Arc::clone(&self.policy.ladder[index]);
-                self.begin(now, Kind::First, reason, None, Some(rung), LOAD_ONLY);
+                self.begin(now, Kind::First, reason, None, Some(rung), First::Incoming);
             }
             None => self.fall_asleep(now),
         }
@@ -108,7 +110,7 @@ impl Controller {
         if self.clear_stray(now, Some(&serving)) {
             return;
         }
-        if self.severity.level >= Level::Soft && self.ours && !self.blind_to_trouble() {
+        if self.severity.level >= Level::Soft && self.ours && self.may(self.way_down()) {
             return self.judge_trouble(now, &serving);
         }
         self.room_asked_for &= self.severity.level >= Level::Watch;
@@ -131,9 +133,8 @@ impl Controller {
         }
     }
 
-    /// While a pool is blind nothing proactive is done; what is left to see of hard trouble is believed.
-    fn blind_to_trouble(&self) -> bool {
-        self.blind && self.severity.level < Level::Hard
+    fn way_down(&self) -> Move {
+        if self.severity.level >= Level::Hard { Move::Escape } else { Move::StepDown }
     }
 
     fn judge_trouble(&mut self, now: Moment, serving: &Arc<Rung>) {
@@ -142,8 +143,7 @@ impl Controller {
         if index + 1 < self.policy.ladder.len() {
             self.floor = index + 1;
             let target = self.target_now(now);
-            let steps = if target.is_some() { BREAK_FIRST } else { DRAIN_AND_UNLOAD };
-            return self.begin(now, Kind::Down, self.trouble(), Some(Arc::clone(serving)), target, steps);
+            return self.begin(now, Kind::Down, self.trouble(), Some(Arc::clone(serving)), target, First::Leaving);
         }
         let fits = self.rooms(now, RECENT).is_some_and(|rooms| self.fits(now, index, &rooms, Limit::Ceiling));
         let leave = match self.policy.when_nothing_fits {
@@ -151,7 +151,7 @@ impl Controller {
             WhenNothingFits::Sleep => !fits,
         };
         if leave {
-            self.begin(now, Kind::Down, self.trouble(), Some(Arc::clone(serving)), None, DRAIN_AND_UNLOAD);
+            self.begin(now, Kind::Down, self.trouble(), Some(Arc::clone(serving)), None, First::Leaving);
         } else if !fits {
             self.ask_for_room(now);
         }
@@ -181,7 +181,7 @@ impl Controller {
     fn judge_climb(&mut self, now: Moment, serving: &Arc<Rung>) {
         self.waits_for_idle = false;
         let Some(index) = self.index_of(serving) else { return };
-        if self.blind || self.stopping || !self.ours || !self.own_is_known() {
+        if !self.may(Move::Climb) || self.stopping || !self.ours || !self.own_is_known() {
             return;
         }
         let Some((target, reason)) = (self.best_allowed()..index).find_map(|better| self.climbable(now, better)) else {
@@ -191,10 +191,10 @@ impl Controller {
         let leaving = Some(Arc::clone(serving));
         let stable = self.stable(&self.policy.ladder[target]);
         if self.both_fit(now, serving, target, stable) {
-            return self.begin(now, Kind::Up, reason, leaving, incoming, MAKE_FIRST);
+            return self.begin(now, Kind::Up, reason, leaving, incoming, First::Incoming);
         }
         if now.since(self.busy_at) >= self.policy.upgrade.idle {
-            return self.begin(now, Kind::Up, reason, leaving, incoming, BREAK_FIRST);
+            return self.begin(now, Kind::Up, reason, leaving, incoming, First::Leaving);
         }
         self.waits_for_idle = true;
     }
@@ -204,8 +204,8 @@ impl Controller {
         let target = self.target_down(now, 0, RECENT).map(|(index, _)| index);
         let incoming = target.map(|index| Arc::clone(&self.policy.ladder[index]));
         let make_first = target.is_some_and(|index| self.both_fit(now, &serving, index, RECENT));
-        let steps = if make_first { MAKE_FIRST } else { BREAK_FIRST };
-        self.begin(now, Kind::Replace, Reason::PolicyChanged, Some(serving), incoming, steps);
+        let first = if make_first { First::Incoming } else { First::Leaving };
+        self.begin(now, Kind::Replace, Reason::PolicyChanged, Some(serving), incoming, first);
     }
 
     /// Draining for trouble: worse shortens the deadline, and trouble that vanishes before the unload cancels it all.
@@ -214,7 +214,8 @@ impl Controller {
         if self.severity.level >= Level::Soft {
             let drain = self.drain_time(self.severity.level);
             self.timers.shorten(Timer::Drain, now + drain);
-            if switch.kind == Kind::Up && switch.made_first() && self.climb_is_failing(now) {
+            let replaced = self.serving.as_ref() != switch.leaving.as_ref();
+            if switch.kind == Kind::Up && replaced && self.climb_is_failing(now) {
                 self.turn_back(now);
             }
             return;
@@ -222,7 +223,11 @@ impl Controller {
         let Some(leaving) = switch.leaving.clone() else { return };
         // Memory that is free again brings no model back onto its GPU.
         let on_cpu = matches!(switch.reason, Reason::CameUpOnCpu { .. });
-        if switch.kind != Kind::Down || on_cpu || self.severity.calm_for(now) < Span::seconds(2) || self.blind {
+        if switch.kind != Kind::Down
+            || on_cpu
+            || self.severity.calm_for(now) < Span::seconds(2)
+            || !self.may(Move::CallOff)
+        {
             return;
         }
         let rooms = self.rooms(now, Span::ZERO).unwrap_or_default();
@@ -230,7 +235,7 @@ impl Controller {
             let reason = Reason::Vanished { level: self.severity.level };
             self.commands.push_back(Command::Publish { rung: leaving, reason });
             self.end_switch();
-            self.settle(now);
+            self.settle(now, Event::CalledOff);
         }
     }
 
@@ -277,7 +282,7 @@ impl Controller {
         if !self.ledger.leaked.is_empty() && self.clear_stray(now, None) {
             return;
         }
-        let target = self.target_first(now, self.asleep_hold).filter(|_| self.own_is_known());
+        let target = self.target_first(now, self.asleep_hold).filter(|_| self.own_is_known() && self.may(Move::Wake));
         let Some((index, reason)) = target.filter(|_| self.severity.level < Level::Hard && !self.stopping) else {
             self.wake_rule_since = None;
             return;
@@ -286,13 +291,13 @@ impl Controller {
         if now.since(since) >= self.asleep_hold {
             self.woken_at = Some(now);
             let rung = Arc::clone(&self.policy.ladder[index]);
-            self.begin(now, Kind::First, reason, None, Some(rung), LOAD_ONLY);
+            self.begin(now, Kind::First, reason, None, Some(rung), First::Incoming);
         }
     }
 
     pub(super) fn fall_asleep(&mut self, now: Moment) {
         self.end_switch();
-        self.phase = Phase::Asleep;
+        self.turn(Event::NothingFits);
         self.floor = 0;
         self.wake_rule_since = None;
         let relapsed = self.woken_at.is_some_and(|at| now.since(at) < ASLEEP_RELAPSE);
@@ -354,7 +359,7 @@ impl Controller {
             holds: serving.into_iter().chain([&*stray]).map(|rung| rung.model.clone()).collect(),
         };
         // One that was only missing from the list for a while may still be replying.
-        self.begin(now, Kind::Clear, reason, Some(stray), None, DRAIN_AND_UNLOAD);
+        self.begin(now, Kind::Clear, reason, Some(stray), None, First::Leaving);
         true
     }
 

@@ -6,6 +6,8 @@ pub mod reason;
 pub mod notice;
 pub mod controller;
 pub mod phase;
+pub mod table;
+pub mod modifier;
 pub mod timer;
 pub mod fit;
 

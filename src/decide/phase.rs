@@ -1,7 +1,6 @@
-//! Phase: where we are in a switch, and the steps that lie ahead.
+//! Phase: where we are in a switch, and what is known of it.
 //!
-//! Every switch is one of a few lists of steps; a step that is done is followed by the next of its list, and a list that
-//! is over leaves us `Steady` or `Asleep`. There is never more than one switch.
+//! Which phase follows on which is in `table`. There is never more than one switch.
 
 use std::sync::Arc;
 
@@ -36,6 +35,18 @@ pub enum Phase {
 }
 
 impl Phase {
+    pub const ALL: [Phase; 9] = [
+        Phase::Starting,
+        Phase::Reconciling,
+        Phase::Steady,
+        Phase::Draining,
+        Phase::Unloading,
+        Phase::Verifying,
+        Phase::Loading,
+        Phase::Checking,
+        Phase::Asleep,
+    ];
+
     pub fn name(self) -> &'static str {
         match self {
             Phase::Starting => "starting",
@@ -71,12 +82,12 @@ pub enum Kind {
 pub struct Switch {
     pub kind: Kind,
     pub reason: Reason,
+    /// The rung that is to go; none when it has gone, or when there never was one.
     pub leaving: Option<Arc<Rung>>,
+    /// The rung that is to come; none when it serves, or when there never was one.
     pub incoming: Option<Arc<Rung>>,
     /// The rung that served before, for the notice.
     pub from: Option<Arc<Rung>>,
-    /// What lies ahead, next first.
-    pub steps: &'static [Phase],
     /// The server was told to unload; before that the machine is looked at once more.
     pub unload_asked: bool,
     /// How many processes the server had before the unload, where they can be seen.
@@ -89,20 +100,3 @@ pub struct Switch {
     pub began: Moment,
     pub step_since: Moment,
 }
-
-impl Switch {
-    /// The new rung serves already, and only the old one's leaving is left to do.
-    pub fn made_first(&self) -> bool {
-        self.incoming.is_some() && self.steps == UNLOAD_ONLY
-    }
-}
-
-/// The old one first: while it goes and the new one comes, requests are held.
-pub const BREAK_FIRST: &[Phase] =
-    &[Phase::Draining, Phase::Unloading, Phase::Verifying, Phase::Loading, Phase::Checking];
-/// The new one first: nobody is held.
-pub const MAKE_FIRST: &[Phase] =
-    &[Phase::Loading, Phase::Checking, Phase::Draining, Phase::Unloading, Phase::Verifying];
-pub const LOAD_ONLY: &[Phase] = &[Phase::Loading, Phase::Checking];
-pub const UNLOAD_ONLY: &[Phase] = &[Phase::Unloading, Phase::Verifying];
-pub const DRAIN_AND_UNLOAD: &[Phase] = &[Phase::Draining, Phase::Unloading, Phase::Verifying];

@@ -10,8 +10,9 @@ use super::controller::Controller;
 use super::fit::{Limit, shortage};
 use super::input::Placed;
 use super::notice::Notice;
-use super::phase::{BREAK_FIRST, DRAIN_AND_UNLOAD, Kind};
+use super::phase::Kind;
 use super::reason::Reason;
+use super::table::First;
 use crate::classify::{OwnSource, Pool};
 use crate::footprint::Footprint;
 use crate::policy::{Rung, WhenNothingFits};
@@ -55,8 +56,7 @@ impl Controller {
         self.rest_after_failed_load(now, serving);
         self.floor = self.index_of(serving).map_or(0, |index| index + 1);
         let target = self.target_now(now);
-        let steps = if target.is_some() { BREAK_FIRST } else { DRAIN_AND_UNLOAD };
-        self.begin(now, Kind::Down, reason, Some(Arc::clone(serving)), target, steps);
+        self.begin(now, Kind::Down, reason, Some(Arc::clone(serving)), target, First::Leaving);
         true
     }
 

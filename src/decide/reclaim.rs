@@ -10,6 +10,7 @@ use super::fit::amount;
 use super::notice::Notice;
 use super::phase::{Phase, Switch};
 use super::reason::Reason;
+use super::table::Event;
 use super::timer::Timer;
 use crate::classify::{OwnSource, Pool, PoolAmounts, PoolAssessment};
 use crate::units::{Bytes, Moment, Permille, Span};
@@ -238,7 +239,8 @@ impl Controller {
         }
         self.choose_again(now);
         self.refresh_ledger();
-        self.next_step(now);
+        let comes = self.switch.as_ref().is_some_and(|switch| switch.incoming.is_some());
+        if comes { self.advance(now, Event::RoomMade) } else { self.finish(now) }
     }
 
     /// What the processes have let go and the pool does not show yet.

@@ -55,6 +55,10 @@ impl TimerTable {
         self.at[timer as usize] = None;
     }
 
+    pub fn at(&self, timer: Timer) -> Option<Moment> {
+        self.at[timer as usize]
+    }
+
     /// Stops what the steps of a switch wait for; the sampling goes on.
     pub fn stop_steps(&mut self) {
         for timer in [Timer::Reconcile, Timer::Drain, Timer::Unload, Timer::Verify, Timer::Load, Timer::Check] {

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use super::command::Command;
 use super::controller::Controller;
 use super::input::ServerFacts;
-use super::phase::{DRAIN_AND_UNLOAD, Kind, Phase};
+use super::phase::{Kind, Phase};
 use super::reason::Reason;
+use super::table::{Event, First};
 use super::timer::Timer;
 use crate::classify::PoolAmounts;
 use crate::policy::Policy;
@@ -21,7 +22,7 @@ impl Controller {
         self.place_models();
         self.server_down = false;
         self.forget_server_state(now);
-        self.phase = Phase::Reconciling;
+        self.turn(Event::ServerUp);
         self.timers.set(Timer::Reconcile, now + RECONCILE_MAX);
         self.refresh_ledger();
         self.take_sample(now);
@@ -51,7 +52,7 @@ impl Controller {
         self.server = None;
         self.server_down = true;
         self.forget_server_state(now);
-        self.phase = Phase::Starting;
+        self.turn(Event::ServerLost);
         self.calm_from = now;
         self.leave_if_stopping();
     }
@@ -115,7 +116,7 @@ impl Controller {
         }
         self.leave();
         self.end_switch();
-        self.phase = Phase::Steady;
+        self.turn(Event::CalledOff);
     }
 
     pub(super) fn leave_if_stopping(&mut self) {
@@ -153,6 +154,6 @@ impl Controller {
         let reason = self.trouble();
         self.damping.entry(new.name.clone()).or_default().failed_climbs += 1;
         self.serve(now, old, &reason);
-        self.begin(now, Kind::Clear, reason, Some(new), None, DRAIN_AND_UNLOAD);
+        self.begin(now, Kind::Clear, reason, Some(new), None, First::Leaving);
     }
 }

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use crate::act::Driver;
-use crate::admin::status::{DecisionReport, Modifier, PoolReport, PretendReport, ServerReport, StatusReport};
+use crate::admin::status::{DecisionReport, PoolReport, PretendReport, ServerReport, StatusReport};
 use crate::classify::tier::TierFound;
 use crate::classify::{Level, OwnSource, Pool, PoolAssessment};
 use crate::config::{Config, Pretend};
 use crate::decide::command::Command;
 use crate::decide::controller::Status;
+use crate::decide::modifier::Modifier;
 use crate::decide::phase::Phase;
 use crate::decide::reason::Reason;
 use crate::gateway::record::Counters;
@@ -90,7 +91,6 @@ pub struct Around<'a> {
 }
 
 pub fn of(now: Moment, status: Status, around: Around<'_>) -> StatusReport {
-    let modifiers = [(status.blind, Modifier::Blind), (status.server_down, Modifier::ServerDown)];
     let decision = |decision: &Decision| DecisionReport {
         at_ms: decision.at,
         command: decision.command.to_owned(),
@@ -101,7 +101,7 @@ pub fn of(now: Moment, status: Status, around: Around<'_>) -> StatusReport {
     StatusReport {
         uptime_ms: Span(now.0),
         phase: status.phase,
-        modifiers: modifiers.into_iter().filter(|(is_so, _)| *is_so).map(|(_, modifier)| modifier).collect(),
+        modifiers: status.modifiers,
         rung: status.rung.as_ref().map(|rung| rung.name.clone()),
         model: status.rung.as_ref().map(|rung| rung.model.clone()),
         tier: status.tier.as_ref().map(|tier| tier.name.clone()),

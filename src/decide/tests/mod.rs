@@ -23,6 +23,7 @@ use crate::policy::{AtDeadline, Policy, Rung, WhenNothingFits};
 use crate::sample::{CgroupReading, ProcessMemory, Reading, Resident, ResidentState, Sample, Thrash, Traffic};
 use crate::units::{Bytes, Moment, Permille, Span};
 
+mod phases;
 mod truth;
 
 const SIZES: [(&str, u64); 3] = [("large", 12), ("medium", 6), ("small", 2)];
@@ -256,7 +257,9 @@ impl Rig {
         let waits = self.controller.poll_timeout().is_some() || self.sampling > 0 || self.exited;
         assert!(waits, "nothing will ever happen again: {:?}", self.controller.status());
         assert!(self.open.len() <= 1, "one gate at a time is open: {:?}", self.open);
-        let phase = self.controller.status().phase;
+        let status = self.controller.status();
+        let phase = status.phase;
+        assert_eq!(status.deadline.is_some(), phase.timer().is_some(), "a phase that waits has its timer: {status:?}");
         if self.up && phase == Phase::Steady {
             assert_eq!(self.open.len(), 1, "steady means that something serves");
         }

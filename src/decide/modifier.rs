@@ -1,0 +1,63 @@
+//! Modifiers: what holds beside the phase -> what is not set about while it does.
+
+use serde::{Deserialize, Serialize};
+
+use super::controller::Controller;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Modifier {
+    /// The machine can not be read.
+    Blind,
+    /// The server does not answer.
+    ServerDown,
+}
+
+/// What the Controller may set about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Move {
+    /// To a better rung.
+    Climb,
+    /// Out of sleep.
+    Wake,
+    /// Down, before trouble is hard.
+    StepDown,
+    /// Down, for hard trouble or an emergency.
+    Escape,
+    /// Not down after all.
+    CallOff,
+}
+
+impl Modifier {
+    pub const ALL: [Modifier; 2] = [Modifier::Blind, Modifier::ServerDown];
+
+    /// What is not known is neither free nor calm; of hard trouble, what is left to see is believed.
+    pub fn forbids(self, planned: Move) -> bool {
+        match self {
+            Modifier::Blind => match planned {
+                Move::Climb | Move::Wake | Move::StepDown | Move::CallOff => true,
+                Move::Escape => false,
+            },
+            Modifier::ServerDown => match planned {
+                Move::Climb | Move::Wake | Move::StepDown | Move::Escape | Move::CallOff => true,
+            },
+        }
+    }
+}
+
+impl Move {
+    pub const ALL: [Move; 5] = [Move::Climb, Move::Wake, Move::StepDown, Move::Escape, Move::CallOff];
+}
+
+impl Controller {
+    pub(super) fn modifiers(&self) -> impl Iterator<Item = Modifier> {
+        Modifier::ALL.into_iter().filter(|modifier| match modifier {
+            Modifier::Blind => self.blind,
+            Modifier::ServerDown => self.server_down,
+        })
+    }
+
+    pub(super) fn may(&self, planned: Move) -> bool {
+        !self.modifiers().any(|modifier| modifier.forbids(planned))
+    }
+}

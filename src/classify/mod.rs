@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use self::findings::{host_emergency, stalled, thrashing, use_of, worse};
 use crate::policy::Policy;
-use crate::sample::{CgroupReading, ProcessMemory, Reading, Resident, Sample, hot_weights, own_memory};
+use crate::sample::{CgroupReading, ForeignUse, ProcessMemory, Reading, Resident, Sample, hot_weights, own_memory};
 use crate::units::{Bytes, Permille};
 
 /// From here on a pool is worth watching.
@@ -204,6 +204,8 @@ pub struct Assessment {
     pub thrash_window: Option<u64>,
     /// As counted in the server's cgroup since it was made.
     pub oom_kills: Option<u64>,
+    #[serde(default, skip_serializing_if = "ForeignUse::is_unknown")]
+    pub foreign_use: ForeignUse,
 }
 
 impl Assessment {
@@ -272,6 +274,7 @@ pub fn classify(policy: &Policy, sample: &Sample, ledger: &Ledger) -> Assessment
         thrash: sample.thrash.map(thrashing).unwrap_or_default(),
         thrash_window: sample.thrash.map(|thrash| thrash.window),
         oom_kills: sample.cgroup.and_then(|group| group.oom_kills),
+        foreign_use: sample.foreign_use,
     }
 }
 

@@ -57,6 +57,8 @@ pub struct Sample {
     /// `None` where the kernel does not tell, or before the first window is over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu: Option<CpuStall>,
+    #[serde(default, skip_serializing_if = "ForeignUse::is_unknown")]
+    pub foreign_use: ForeignUse,
     #[serde(default)]
     pub traffic: Traffic,
     /// The use of the real machine while `pretend` makes `ram` a smaller one; `None` otherwise.
@@ -165,6 +167,24 @@ pub struct CpuStall {
     /// The share of all processors' time that a hypervisor gave to others; `None` where it is not told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stolen: Option<Permille>,
+}
+
+/// What others take of that which replies are computed on, over the last whole window of ours (2 s). Unknown where our
+/// own part of it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForeignUse {
+    /// Of all processors together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<Permille>,
+    /// Of the graphics card of which they take most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<Permille>,
+}
+
+impl ForeignUse {
+    pub fn is_unknown(&self) -> bool {
+        *self == ForeignUse::default()
+    }
 }
 
 /// What goes through the gateway.

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use procfs::process::{MMapPath, MemoryMap, MemoryMaps, Stat, Status};
 use procfs::{FromRead, ProcError};
 
+use super::host::work::{self, Pid};
 use super::listener::{ServerPlace, find};
 use super::{MappedFile, ProcessMemory};
 use crate::units::{Bytes, Moment, Span};
@@ -107,6 +108,13 @@ impl Runners {
             read.extend(self.memory(now, pid)?);
         }
         Some(read)
+    }
+
+    /// The ticks that the server and its children have had. `None`: they cannot be seen.
+    pub fn ticks(&self) -> Option<BTreeMap<Pid, u64>> {
+        let Some((server, _)) = self.server else { return self.was_seen.then(BTreeMap::new) };
+        let stat = |pid: u32| work::of_process(&self.proc.join(format!("{pid}/stat")));
+        Some(family(server, &self.processes).into_iter().filter_map(stat).collect())
     }
 
     /// Whether the last look could not tell which files a runner maps, because it belongs to another user. Weights in

@@ -16,11 +16,11 @@ use super::host::cgroup::{GroupUse, ServerGroup, Sight, tightest};
 use super::host::memory::{HostMemory, memory};
 use super::host::pressure::{Counters, Windows};
 use super::host::thrash::{Group, ThrashCounters};
-use super::host::{cpu, stall, vmstat};
+use super::host::{cpu, stall, vmstat, work};
 use super::listener::ServerPlace;
 use super::runners::Runners;
 use super::zones::on_lists;
-use super::{CgroupReading, Reading, Resident, Sample, Traffic, hot_weights, own_memory};
+use super::{CgroupReading, ForeignUse, Reading, Resident, Sample, Traffic, hot_weights, own_memory};
 use crate::units::{Bytes, Moment};
 
 /// Takes samples, one after another.
@@ -106,7 +106,12 @@ impl Sampler {
             Sight::Hidden => Group::Hidden,
             Sight::Seen(groups) => Group::Seen(tightest(groups, hot)),
         };
-        let pressures = self.windows.observe(now, || counters(root, memory, group, complaints));
+        // One whose memory is hidden is none that we know all of.
+        let ticks = || self.runners.as_ref().filter(|_| runners.is_some()).and_then(Runners::ticks);
+        let pressures = self.windows.observe(now, || Counters {
+            work: work::counters(root, ticks()),
+            ..counters(root, memory, group, complaints)
+        });
         let real = memory.map(|memory| Reading {
             capacity: memory.capacity,
             used: memory.capacity.saturating_sub((memory.available + on_lists).saturating_sub(hot)),
@@ -133,6 +138,7 @@ impl Sampler {
             cgroup,
             swap: memory.and_then(|memory| memory.swap),
             cpu: pressures.cpu,
+            foreign_use: ForeignUse { cpu: pressures.foreign_cpu, gpu: None },
             traffic,
             host_use,
         }
@@ -159,6 +165,7 @@ fn counters(root: &Path, memory: Option<HostMemory>, group: Group<'_>, complaint
         machine: reclaim.and_then(|reclaim| ThrashCounters::of_machine(reclaim, files, group)),
         group: of_group,
         cpu: complain_once(&mut complaints.cpu, cpu::counters(root)),
+        work: None,
     }
 }
 
@@ -324,6 +331,33 @@ mod tests {
         wsl: memory 15.7 GiB, swap 8 GiB, group none, runners hidden, no-stall thrash no-cpu
         zram: memory 30.3 GiB, swap 16 GiB, group none, runners hidden, stall thrash cpu
         ");
+    }
+
+    #[test]
+    fn what_others_take_of_the_processors_is_all_work_without_ours_and_unknown_where_ours_is_hidden() {
+        let tree = Copied::of("bare-metal");
+        let proc = tree.root().join("proc");
+        std::fs::create_dir_all(proc.join("self")).unwrap();
+        std::fs::copy(proc.join("950/stat"), proc.join("self/stat")).unwrap();
+        let cpu = |text: &str| std::fs::write(proc.join("stat"), text).unwrap();
+        cpu("cpu  5000 0 1000 4000 0 0 0 0 0 0\n");
+        let mut sampler = Sampler::new(tree.root(), place(), None);
+        let mut blind = Sampler::new(tree.root(), None, None);
+        assert_eq!(take(&mut sampler, Moment(0)).foreign_use, ForeignUse::default(), "there was no window yet");
+        take(&mut blind, Moment(0));
+        // Of 800 ticks 500 were worked: 180 for the runner, 20 for the server, 50 for us.
+        cpu("cpu  5400 0 1100 4250 50 0 0 0 0 0\n");
+        tree.edit("proc/733/stat", " 3 0 2 1 4 0 ", " 3 0 152 31 4 0 ");
+        tree.edit("proc/812/stat", " 3 0 2 1 4 0 ", " 3 0 22 1 4 0 ");
+        tree.edit("proc/self/stat", " 3 0 2 1 4 0 ", " 3 0 32 21 4 0 ");
+        let cpu_share = |sample: Sample| sample.foreign_use.cpu;
+        assert_eq!(cpu_share(take(&mut sampler, Moment(2000))), Some(Permille(312)));
+        assert_eq!(cpu_share(take(&mut blind, Moment(2000))), None);
+        cpu("cpu  5900 0 1100 4550 50 0 0 0 0 0\n");
+        tree.remove("proc/733");
+        assert_eq!(cpu_share(take(&mut sampler, Moment(4000))), None, "what it had of them is not known");
+        cpu("cpu  6000 0 1100 4850 50 0 0 0 0 0\n");
+        assert_eq!(cpu_share(take(&mut sampler, Moment(6000))), Some(Permille(250)));
     }
 
     #[test]

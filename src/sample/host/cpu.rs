@@ -7,6 +7,7 @@ use std::path::Path;
 use procfs::parse_pressure_record;
 
 use super::stall::lost;
+use super::work::Ticks;
 use super::{HostError, read};
 use crate::sample::CpuStall;
 use crate::units::{Permille, Span};
@@ -27,18 +28,12 @@ pub fn counters(root: &Path) -> Result<Option<CpuCounters>, HostError> {
     // Older kernels have no line `full` here, which procfs asks for when it reads the whole.
     let some = text.lines().next().map(parse_pressure_record);
     match some {
-        Some(Ok(some)) => Ok(Some(CpuCounters { some: some.total, stolen: stolen(root) })),
+        Some(Ok(some)) => {
+            Ok(Some(CpuCounters { some: some.total, stolen: Ticks::read(root).map(|ticks| (ticks.stolen, ticks.all)) }))
+        }
         Some(Err(error)) => Err(HostError::Content { path, what: error.to_string() }),
         None => Err(HostError::Content { path, what: "nothing".to_owned() }),
     }
-}
-
-fn stolen(root: &Path) -> Option<(u64, u64)> {
-    let text = read(&root.join("proc/stat")).ok()??;
-    let all = text.lines().next()?.strip_prefix("cpu ")?;
-    // User to steal; the guests' ticks that follow are counted as user's already.
-    let ticks: Vec<u64> = all.split_whitespace().take(8).map_while(|word| word.parse().ok()).collect();
-    ticks.get(7).map(|stolen| (*stolen, ticks.iter().fold(0, |sum: u64, ticks| sum.wrapping_add(*ticks))))
 }
 
 pub(super) fn between(length: Span, before: CpuCounters, after: CpuCounters) -> Option<CpuStall> {

@@ -10,6 +10,7 @@ pub mod memory;
 pub mod stall;
 pub mod vmstat;
 pub mod thrash;
+pub mod work;
 pub mod cpu;
 pub mod pressure;
 pub mod cgroup;

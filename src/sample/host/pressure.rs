@@ -8,8 +8,9 @@ use std::path::PathBuf;
 use super::cpu::{self, CpuCounters};
 use super::stall::{self, StallCounters};
 use super::thrash::{self, ThrashCounters};
+use super::work::{self, WorkCounters};
 use crate::sample::{CpuStall, Stall, Thrash};
-use crate::units::{Bytes, Moment, Span};
+use crate::units::{Bytes, Moment, Permille, Span};
 
 /// How long a window lasts: the kernel's own granularity for unprivileged readers.
 const WINDOW: Span = Span::seconds(2);
@@ -26,6 +27,7 @@ pub struct Counters {
     /// Those of the server's cgroup, and which one it is.
     pub group: Option<(PathBuf, ThrashCounters)>,
     pub cpu: Option<CpuCounters>,
+    pub work: Option<WorkCounters>,
 }
 
 /// What the last whole window showed.
@@ -35,6 +37,8 @@ pub struct Pressures {
     /// Of the machine or of the server's cgroup, whichever is worse.
     pub thrash: Option<Thrash>,
     pub cpu: Option<CpuStall>,
+    /// What others took of the processors.
+    pub foreign_cpu: Option<Permille>,
 }
 
 /// Two moments' counts at most, whatever happens.
@@ -81,6 +85,11 @@ impl Windows {
             stall: stall.and_then(|(before, after)| stall::between(length, self.closed, before, after)),
             thrash: thrash.max_by_key(|thrash| (thrash.reclaiming, thrash.refaulted)),
             cpu: before.cpu.zip(after.cpu).and_then(|(before, after)| cpu::between(length, before, after)),
+            foreign_cpu: before
+                .work
+                .as_ref()
+                .zip(after.work.as_ref())
+                .and_then(|(before, after)| work::between(before, after)),
         }
     }
 }
@@ -88,7 +97,6 @@ impl Windows {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::units::Permille;
 
     const CALM: StallCounters = StallCounters { some: 1_000_000, full: 500_000, reclaim: 70 };
 

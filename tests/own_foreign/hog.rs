@@ -50,10 +50,6 @@ impl Hog {
         truth::resident(self.child.id()) - self.at_start
     }
 
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     fn answer(&mut self) {
         let mut line = String::new();
         self.lines.read_line(&mut line).unwrap();

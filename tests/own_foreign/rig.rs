@@ -54,6 +54,7 @@ pub struct Seen {
 pub struct Mark {
     pub foreign: u64,
     pub others: BTreeMap<u32, u64>,
+    pub beside: i64,
 }
 
 pub struct Rig {
@@ -180,10 +181,17 @@ impl Rig {
 
     pub fn mark(&mut self) -> Mark {
         let foreign = self.look().foreign;
-        Mark { foreign, others: truth::others(&[self.server()]) }
+        Mark { foreign, others: truth::others(&[self.server()]), beside: truth::beside(self.server()) }
     }
 
-    /// By how much foreign has risen beyond what others really took.
+    /// By how much foreign has moved beyond what others really took or gave back, when no process of the server has
+    /// just ended.
+    pub fn off_by(&self, mark: &Mark) -> i64 {
+        let foreign = self.controller.status().assessment.ram.unwrap().foreign.0;
+        foreign as i64 - mark.foreign as i64 - (truth::beside(self.server()) - mark.beside)
+    }
+
+    /// By how much foreign has risen beyond what others really took, at any time.
     pub fn risen_since(&self, mark: &Mark) -> i64 {
         let foreign = self.controller.status().assessment.ram.unwrap().foreign.0;
         let really = truth::change(&mark.others, &truth::others(&[self.server()]));

@@ -31,6 +31,16 @@ pub fn change(before: &BTreeMap<u32, u64>, after: &BTreeMap<u32, u64>) -> i64 {
     after.values().sum::<u64>() as i64 - before.values().sum::<u64>() as i64
 }
 
+/// What the whole machine holds but the files in its cache, less what a server and its children hold: all other processes,
+/// even those that cannot be seen from here, and the kernel. Not while a process of the server ends: it leaves /proc first.
+pub fn beside(server: u32) -> i64 {
+    let meminfo = fs::read_to_string("/proc/meminfo").unwrap();
+    let all = ["AnonPages:", "Shmem:", "SUnreclaim:", "KernelStack:", "PageTables:"];
+    let all: u64 = all.into_iter().map(|key| kib(&meminfo, key)).sum();
+    let own: u64 = family(server).into_iter().map(resident).sum();
+    all as i64 - own as i64
+}
+
 /// Anonymous and shared memory; nothing when it has ended.
 pub fn resident(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();

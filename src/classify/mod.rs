@@ -221,6 +221,11 @@ impl Assessment {
         self.ram.iter().chain(&self.vram).chain(&self.cgroup)
     }
 
+    /// The pools that hold nothing of each other: a cgroup's memory is the machine's too, where that is known.
+    pub fn separate_pools(&self) -> impl Iterator<Item = &PoolAssessment> {
+        self.ram.as_ref().or(self.cgroup.as_ref()).into_iter().chain(&self.vram)
+    }
+
     pub fn pools_mut(&mut self) -> impl Iterator<Item = &mut PoolAssessment> {
         self.ram.iter_mut().chain(&mut self.vram).chain(&mut self.cgroup)
     }

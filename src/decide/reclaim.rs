@@ -146,7 +146,7 @@ impl Controller {
             let own = switch.own_before.of(pool)?;
             Some(own.saturating_sub(self.own_measured(pool)?))
         };
-        let gone: Option<Bytes> = self.latest.pools().map(|pool| gone(pool.pool)).sum();
+        let gone: Option<Bytes> = self.latest.separate_pools().map(|pool| gone(pool.pool)).sum();
         gone.is_some_and(|gone| now.since(switch.step_since) >= teardown(gone))
     }
 
@@ -256,6 +256,6 @@ impl Controller {
 
     /// What falls while memory comes back: our own use of each pool where it is measured, else the pool's whole use.
     fn held_in_all(&self) -> Bytes {
-        self.latest.pools().map(|pool| self.own_measured(pool.pool).unwrap_or(pool.used)).sum()
+        self.latest.separate_pools().map(|pool| self.own_measured(pool.pool).unwrap_or(pool.used)).sum()
     }
 }

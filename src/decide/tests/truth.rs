@@ -195,6 +195,26 @@ fn a_process_that_is_killed_is_not_taken_for_somebody_else_while_its_pages_come_
 }
 
 #[test]
+fn memory_is_waited_for_no_longer_in_a_cgroup_which_is_a_part_of_it() {
+    for cgroup in [None, Some((23, 0))] {
+        let mut rig = Rig::new(policy(false, false));
+        rig.cgroup = cgroup;
+        rig.run(Span::seconds(20));
+        rig.foreign = 8;
+        rig.run_until_unload();
+        // Somebody else takes the pages at once.
+        rig.returning = 12;
+        rig.step(Event::Answer { fails: false });
+        for tenth in 0..40 {
+            assert_eq!(rig.controller.status().phase == Phase::Verifying, tenth < 35, "{cgroup:?} at {tenth}");
+            rig.step(Event::Pass(100));
+            let sample = rig.sample();
+            rig.tell(Input::Sampled(Box::new(sample)));
+        }
+    }
+}
+
+#[test]
 fn pages_that_nobody_gives_back_after_a_kill_are_somebodys_in_the_end() {
     let mut rig = Rig::new(policy(false, false));
     rig.run(Span::seconds(20));

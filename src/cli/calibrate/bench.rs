@@ -56,9 +56,12 @@ impl Bench {
         Bench { driver, policy, facts, machine, learned, progress, found: Vec::new(), ours: None, rungs: Vec::new() }
     }
 
-    /// What is there already stays there.
+    /// What is there already stays there; and of a model, what goes onto a graphics card is not taken of memory.
     pub(super) async fn look_around(&mut self) -> Result<(), ActError> {
         self.found = self.driver.residents().await?;
+        if let Some(vram) = self.machine.vram(&self.policy).await {
+            self.facts.place(vram);
+        }
         Ok(())
     }
 

@@ -20,6 +20,8 @@ use crate::units::{Bytes, Permille, Span};
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Looks until processes have settled, at most.
 const LOOKS_MAX: usize = 25;
+/// Looks for a graphics card's driver, at most.
+const LOOKS_DRIVER: usize = 50;
 /// Looks at a pool whose processes are hidden: before a load, and after it.
 const LOOKS_HIDDEN: usize = 6;
 /// What moves less than this has settled.
@@ -72,6 +74,18 @@ impl Machine {
         let base = own.map(|process| process.anonymous + process.shared).unwrap_or_default();
         let assessment = classify(policy, &sample, &Ledger::default());
         Look { sample, assessment, base }
+    }
+
+    /// The memory of all graphics cards, once their drivers have answered; `None` where one does not.
+    pub(super) async fn vram(&mut self, policy: &Policy) -> Option<Bytes> {
+        for _ in 0..LOOKS_DRIVER {
+            self.look(policy);
+            if !self.sampler.gpus().is_awaited() {
+                break;
+            }
+            sleep(LOOK_EVERY).await;
+        }
+        self.sampler.gpus().capacity()
     }
 
     /// Whether it cannot be told which files the server's processes map.

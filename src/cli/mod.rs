@@ -67,6 +67,20 @@ enum Command {
     },
 }
 
+impl Command {
+    /// It may end where it stands when nobody reads on. What leaves something loaded behind has to clear up first.
+    fn only_tells(&self) -> bool {
+        match self {
+            Command::Check { .. }
+            | Command::Test { .. }
+            | Command::Doctor(_)
+            | Command::Status { .. }
+            | Command::Healthcheck { .. } => true,
+            Command::Run(_) | Command::Demo(_) | Command::Calibrate(_) => false,
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 struct RunArgs {
     #[command(flatten)]
@@ -114,7 +128,11 @@ struct PlaceArgs {
 
 /// Runs the command that the arguments name.
 pub fn main() -> ExitCode {
-    match Cli::parse().command {
+    let command = Cli::parse().command;
+    if command.only_tells() {
+        sigpipe::reset();
+    }
+    match command {
         Command::Run(args) => run::run(args),
         Command::Demo(args) => demo::demo(args),
         Command::Check { files } => {

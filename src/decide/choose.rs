@@ -9,8 +9,8 @@ use super::fit::{Limit, Room, Shortage, amount, shortage};
 use super::judge::RECENT;
 use super::peaks::HORIZON;
 use super::reason::Reason;
+use super::verdict::{Question, Verdict};
 use crate::classify::{Level, OwnSource, Pool, PoolAssessment};
-use crate::footprint::Footprint;
 use crate::policy::{Rung, WhenNothingFits};
 use crate::sample::ResidentState;
 use crate::units::{Bytes, Moment, Span};
@@ -18,28 +18,31 @@ use crate::units::{Bytes, Moment, Span};
 const STABLE_MAX: Span = HORIZON;
 
 impl Controller {
+    /// The rung that is due, and why. All that stands against another is in its verdict.
+    pub(super) fn choose(&self, now: Moment, question: Question) -> Option<(usize, Reason)> {
+        let (index, verdict) = self.wanted(now, question)?;
+        let (rooms, limit) = self.judged_by(now, index, question, verdict);
+        let calm = match question {
+            Question::First { .. } | Question::Unread => Span::ZERO,
+            Question::Down { .. } | Question::Up { .. } => self.rule(index, question).0,
+        };
+        Some((index, self.it_fits(&rooms, index, limit, calm)))
+    }
+
+    /// The best rung that is to be had, now or as soon as clients are quiet.
+    pub(super) fn wanted(&self, now: Moment, question: Question) -> Option<(usize, Verdict)> {
+        let verdicts = (0..self.policy.ladder.len()).map(|index| (index, self.verdict(now, index, question)));
+        verdicts.into_iter().find(|(_, verdict)| verdict.is_wanted())
+    }
+
     /// By the climbing rule on what has been seen; else the smallest, if it is to be kept and stays under hard.
     pub(super) fn target_first(&self, now: Moment, window: Span) -> Option<(usize, Reason)> {
-        let rooms = self.rooms(now, window)?;
-        let limit = Limit::Below(self.policy.upgrade.margin);
-        let best = (self.best_allowed()..self.policy.ladder.len()).find(|index| self.fits(now, *index, &rooms, limit));
-        let (index, limit) = match best {
-            Some(index) => (index, limit),
-            None => self.smallest_under_hard(now)?,
-        };
-        Some((index, self.it_fits(&rooms, index, limit, Span::ZERO)))
+        self.choose(now, Question::First { window })
     }
 
     /// The best rung at `from` or below that fits beside what others held lately; else the smallest as above.
     pub(super) fn target_down(&self, now: Moment, from: usize, window: Span) -> Option<(usize, Reason)> {
-        let rooms = self.rooms(now, window)?;
-        let from = from.max(self.best_allowed());
-        let best = (from..self.policy.ladder.len()).find(|index| self.fits(now, *index, &rooms, Limit::Ceiling));
-        let (index, limit) = match best {
-            Some(index) => (index, Limit::Ceiling),
-            None => self.smallest_under_hard(now)?,
-        };
-        Some((index, self.it_fits(&rooms, index, limit, window)))
+        self.choose(now, Question::Down { from, window })
     }
 
     /// The target of a way down that is under way, by what is known now.
@@ -47,35 +50,11 @@ impl Controller {
         self.target_down(now, self.floor, RECENT).map(|(index, _)| Arc::clone(&self.policy.ladder[index]))
     }
 
-    pub(super) fn smallest_under_hard(&self, now: Moment) -> Option<(usize, Limit)> {
-        let smallest = self.policy.ladder.len() - 1;
-        let limit = Limit::Share(self.policy.pressure.hard.use_share);
-        let rooms = self.rooms(now, Span::ZERO)?;
-        let kept = self.policy.when_nothing_fits == WhenNothingFits::KeepSmallest;
-        (kept && self.fits(now, smallest, &rooms, limit)).then_some((smallest, limit))
-    }
-
-    /// Who asks is not left without an answer because one pool cannot be read: the smallest rung, if main memory has room.
-    pub(super) fn smallest_while_blind(&self, now: Moment) -> Option<(usize, Reason)> {
-        let ram = self.latest.ram.as_ref().filter(|_| self.latest.blind)?;
-        let smallest = self.policy.ladder.len() - 1;
-        let rung = &self.policy.ladder[smallest];
-        let need = Footprint { vram: Bytes::ZERO, ..self.footprint(rung)? };
-        let (rooms, limit) = ([Room::of(ram, ram.foreign)], Limit::Share(self.policy.pressure.hard.use_share));
-        let kept = self.policy.when_nothing_fits == WhenNothingFits::KeepSmallest && !self.rests(now, rung);
-        let fits = kept && shortage(&rooms, &need, limit).is_none();
-        fits.then(|| (smallest, self.it_fits(&rooms, smallest, limit, Span::ZERO)))
-    }
-
-    /// It could not be loaded, and is not tried again yet.
-    fn rests(&self, now: Moment, rung: &Rung) -> bool {
-        self.damping.get(&rung.name).and_then(|damping| damping.not_before).is_some_and(|at| now < at)
-    }
-
     /// Whether this rung can be had at all, and fits. What is unknown does not fit.
     pub(super) fn fits(&self, now: Moment, index: usize, rooms: &[Room], limit: Limit) -> bool {
         let rung = &self.policy.ladder[index];
-        !self.rests(now, rung) && self.footprint(rung).is_some_and(|need| shortage(rooms, &need, limit).is_none())
+        let rests = self.rests_until(now, rung).is_some();
+        !rests && self.footprint(rung).is_some_and(|need| shortage(rooms, &need, limit).is_none())
     }
 
     pub(super) fn it_fits(&self, rooms: &[Room], index: usize, limit: Limit, calm: Span) -> Reason {
@@ -112,28 +91,6 @@ impl Controller {
         };
         let both = one.with(&other);
         room_for_two && self.rooms(now, window).is_some_and(|rooms| shortage(&rooms, &both, Limit::Ceiling).is_none())
-    }
-
-    pub(super) fn climbable(&self, now: Moment, index: usize) -> Option<(usize, Reason)> {
-        let rung = &self.policy.ladder[index];
-        let stable = self.stable(rung);
-        if now.since(self.calm_from) < stable {
-            return None;
-        }
-        let rooms = self.rooms(now, stable)?;
-        let limit = Limit::Below(self.policy.upgrade.margin);
-        let free = self.fits(now, index, &rooms, limit) && !self.remembers_stall(index, &rooms);
-        free.then(|| (index, self.it_fits(&rooms, index, limit, stable)))
-    }
-
-    /// A rung left because programs stalled or thrashed, or a better one, is not climbed to before others hold less than then.
-    pub(super) fn remembers_stall(&self, index: usize, rooms: &[Room]) -> bool {
-        let Some(ram) = rooms.iter().find(|room| room.pool == Pool::Ram) else { return false };
-        let margin = ram.capacity.share(self.policy.upgrade.margin);
-        self.policy.ladder[index..].iter().any(|rung| {
-            let left_at = self.damping.get(&rung.name).and_then(|damping| damping.left_at_foreign);
-            left_at.is_some_and(|foreign| ram.foreign + margin > foreign)
-        })
     }
 
     /// How long a rung must have fitted before it is climbed to: doubled after each climb that did not last.

@@ -1,5 +1,7 @@
 //! Fit: what others hold and what a rung takes at most -> whether the two go together, and what is missing if not.
 
+use serde::{Deserialize, Serialize};
+
 use crate::classify::{Pool, PoolAssessment};
 use crate::footprint::Footprint;
 use crate::units::{Bytes, Permille};
@@ -20,7 +22,7 @@ impl Room {
 }
 
 /// How far a rung's upper bound would go over a limit, in the pool where it is worst.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shortage {
     pub pool: Pool,
     pub missing: Bytes,

@@ -16,6 +16,7 @@ use super::phase::{Kind, Phase};
 use super::reason::Reason;
 use super::table::{Event, First};
 use super::timer::Timer;
+use super::verdict::{Question, Verdict};
 use crate::classify::{Cause, Level};
 use crate::footprint::Footprint;
 use crate::policy::{AtDeadline, Rung, WhenNothingFits};
@@ -92,7 +93,7 @@ impl Controller {
     pub(super) fn begin_first(&mut self, now: Moment) {
         let target =
             if self.floor > 0 { self.target_down(now, self.floor, RECENT) } else { self.target_first(now, HORIZON) };
-        match target.or_else(|| self.smallest_while_blind(now)) {
+        match target.or_else(|| self.choose(now, Question::Unread)) {
             Some((index, reason)) => {
                 let rung = Arc::clone(&self.policy.ladder[index]);
                 self.begin(now, Kind::First, reason, None, Some(rung), First::Incoming);
@@ -184,19 +185,14 @@ impl Controller {
         if !self.may(Move::Climb) || self.stopping || !self.ours || !self.own_is_known() {
             return;
         }
-        let Some((target, reason)) = (self.best_allowed()..index).find_map(|better| self.climbable(now, better)) else {
-            return;
-        };
-        let incoming = Some(Arc::clone(&self.policy.ladder[target]));
-        let leaving = Some(Arc::clone(serving));
+        let question = Question::Up { serving: index };
+        let Some((target, verdict)) = self.wanted(now, question) else { return };
+        self.waits_for_idle = matches!(verdict, Verdict::WaitsForIdle { .. });
+        let Some((_, reason)) = self.choose(now, question).filter(|_| !self.waits_for_idle) else { return };
+        let (incoming, leaving) = (Some(Arc::clone(&self.policy.ladder[target])), Some(Arc::clone(serving)));
         let stable = self.stable(&self.policy.ladder[target]);
-        if self.both_fit(now, serving, target, stable) {
-            return self.begin(now, Kind::Up, reason, leaving, incoming, First::Incoming);
-        }
-        if now.since(self.busy_at) >= self.policy.upgrade.idle {
-            return self.begin(now, Kind::Up, reason, leaving, incoming, First::Leaving);
-        }
-        self.waits_for_idle = true;
+        let first = if self.both_fit(now, serving, target, stable) { First::Incoming } else { First::Leaving };
+        self.begin(now, Kind::Up, reason, leaving, incoming, first);
     }
 
     /// The serving rung is not in the policy any more: the best that fits takes its place.

@@ -10,9 +10,11 @@ pub mod table;
 pub mod modifier;
 pub mod timer;
 pub mod fit;
+pub mod verdict;
 
 mod judge;
 mod choose;
+mod weigh;
 mod learn;
 mod help;
 mod cascade;

@@ -82,7 +82,7 @@ pub enum OwnSource {
 }
 
 /// What `decide` remembers and a single sample cannot tell.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ledger {
     /// Every ladder model with the upper bound of what it takes, and whether we believe it to be loaded or loading.
     pub models: Vec<LedgerModel>,
@@ -97,7 +97,7 @@ pub struct Ledger {
     pub chosen: PoolAmounts,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LedgerModel {
     pub model: String,
     pub memory: Bytes,
@@ -108,7 +108,7 @@ pub struct LedgerModel {
 }
 
 /// An optional amount for each kind of pool; absent is not zero.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PoolAmounts {
     pub memory: Option<Bytes>,
     pub vram: Option<Bytes>,

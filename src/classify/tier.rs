@@ -21,7 +21,7 @@ pub struct Machine {
 }
 
 /// The tier of a machine, and why not another.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TierFound {
     /// Index in the policy.
     pub index: usize,
@@ -32,14 +32,15 @@ pub struct TierFound {
     pub lacks: Vec<Lack>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Missed {
     pub tier: String,
     pub lacks: Vec<Lack>,
 }
 
 /// One need that is not met.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Lack {
     Memory { has: Bytes, needs: Bytes },
     Cores { has: u32, needs: u32 },

@@ -5,6 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use serde::{Deserialize, Serialize};
+
 use super::controller::Controller;
 use crate::classify::{Assessment, OwnSource, Pool, PoolAmounts};
 use crate::policy::Rung;
@@ -14,7 +16,7 @@ use crate::units::Bytes;
 const LOADS_MAX: usize = 5;
 
 /// What has been seen of our models' loads.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Books {
     /// By how much our own use rose over a model's last load, where its processes are seen.
     taken: BTreeMap<String, PoolAmounts>,
@@ -30,7 +32,7 @@ pub struct Books {
     pub told_on_cpu: Option<String>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Load {
     model: String,
     /// Our own use where it is measured, and all use where it is not, before the load.

@@ -6,6 +6,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::books::Books;
 use super::command::Command;
 use super::freeze::Returning;
@@ -35,7 +37,8 @@ const BLIND_AFTER: Span = Span::seconds(5);
 const SAMPLES_FIRST: u32 = 2;
 
 /// Which ladder models that are found loaded are ours.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Adopt {
     /// All of them: the owner's policy names them.
     Ladder,
@@ -44,7 +47,7 @@ pub enum Adopt {
 }
 
 /// What has been learned about climbing to one rung.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Damping {
     /// Climbs that did not last.
     pub failed_climbs: u32,
@@ -55,8 +58,9 @@ pub(super) struct Damping {
     pub left_at_foreign: Option<Bytes>,
 }
 
-/// The brain. See the room's page for the words.
-#[derive(Debug)]
+/// The brain. See the room's page for the words. Written down and read again it goes on as if nothing had happened, so
+/// that a recording may begin at any moment.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Controller {
     pub(super) policy: Arc<Policy>,
     pub(super) next_policy: Option<Arc<Policy>>,

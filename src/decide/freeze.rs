@@ -5,6 +5,8 @@
 //! hidden, they do not grow at all then. And whenever our own processes let memory go, asked or not, as much of a rise
 //! is theirs until the kernel has had its time.
 
+use serde::{Deserialize, Serialize};
+
 use super::controller::Controller;
 use super::reclaim::{BACK_MIN, teardown};
 use crate::classify::{Assessment, OwnSource, Pool, PoolAmounts, PoolAssessment};
@@ -17,7 +19,7 @@ const FREEZE_AFTER: Span = Span::seconds(10);
 const CONFIRM_AFTER: Span = Span::ms(300);
 
 /// Memory that our processes have let go and that its pool may not show yet.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Returning {
     bytes: Bytes,
     /// What others held before.

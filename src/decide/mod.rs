@@ -25,6 +25,7 @@ mod turns;
 mod freeze;
 mod severity;
 mod peaks;
+mod snapshot;
 
 #[cfg(test)]
 mod tests;

@@ -6,18 +6,20 @@
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
+
 use crate::units::{Bytes, Moment, Span};
 
 /// The longest window that can be asked for.
 pub const HORIZON: Span = Span::hours(2);
 const STEP: Span = Span::seconds(1);
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Peaks {
     falling: VecDeque<Peak>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Peak {
     first: Moment,
     last: Moment,

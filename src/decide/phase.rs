@@ -63,7 +63,8 @@ impl Phase {
 }
 
 /// What a switch is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// Nothing serves: something is loaded.
     First,
@@ -78,7 +79,7 @@ pub enum Kind {
 }
 
 /// The one switch that is under way.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Switch {
     pub kind: Kind,
     pub reason: Reason,

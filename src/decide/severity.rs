@@ -4,12 +4,14 @@
 //! two seconds; stalls and thrash after two windows (one when hard), and never while we load a model ourselves, for a
 //! load stalls and refaults by its nature. A process that the kernel has killed is no noise.
 
+use serde::{Deserialize, Serialize};
+
 use crate::classify::{Assessment, Cause, Finding, Level};
 use crate::units::{Moment, Span};
 
 const SOFT_LASTS: Span = Span::seconds(2);
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Severity {
     pub level: Level,
     pub cause: Option<Cause>,
@@ -24,7 +26,7 @@ pub struct Severity {
 }
 
 /// The last two windows of one kind.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Windows {
     last: [Finding; 2],
     window: Option<u64>,

@@ -1,5 +1,7 @@
 //! Timers: every deadline has a name -> the next one that is due.
 
+use serde::{Deserialize, Serialize};
+
 use crate::units::Moment;
 
 /// What is waited for. Each waiting phase names the timer that ends it.
@@ -35,7 +37,7 @@ const TIMERS: [Timer; 8] = [
 ];
 
 /// One deadline for each name.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct TimerTable {
     at: [Option<Moment>; TIMERS.len()],
 }

@@ -8,6 +8,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::classify::{OwnSource, Pool, PoolAmounts};
 use crate::decide::command::Command;
 use crate::decide::controller::Controller;
@@ -34,11 +36,13 @@ const STILL: Permille = Permille(50);
 const READINGS_MAX: usize = 128;
 
 /// What has been learned, and what is being learned just now.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Learning {
+    #[serde(with = "crate::decide::snapshot::pairs")]
     pub(super) known: BTreeMap<FootprintKey, Sightings>,
     /// The upper bound of each model that is believed to be loaded, as it was when the rung was chosen. What is learned
     /// meanwhile does not change it: own growth is nobody's reason to leave.
+    #[serde(with = "crate::decide::snapshot::pairs")]
     chosen: BTreeMap<(String, Option<u32>), Footprint>,
     residency: Option<Residency>,
     /// How full the pools were lately.
@@ -52,7 +56,7 @@ pub(super) struct Learning {
 }
 
 /// The serving rung, from its load on.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Residency {
     key: FootprintKey,
     since: Moment,
@@ -63,7 +67,7 @@ struct Residency {
 }
 
 /// The least and the most that a pool was used over a window.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Range {
     least: PoolAmounts,
     most: PoolAmounts,

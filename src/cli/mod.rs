@@ -9,6 +9,7 @@ pub mod demo;
 mod doctor;
 mod calibrate;
 mod run;
+mod simulate;
 mod status;
 mod test;
 
@@ -48,6 +49,9 @@ enum Command {
         #[arg(required = true)]
         policies: Vec<PathBuf>,
     },
+    /// Run a policy over a trace, on virtual time: how often it would have switched, when and why. Two policies side by side
+    /// with `--against`.
+    Simulate(simulate::SimulateArgs),
     /// Look at this machine, the model server and the policy: what is seen, what is not, and the line that would mend it.
     Doctor(DriveArgs),
     /// Load each rung once, measure what it takes and how quick it is, and keep it for `run`. Not beside a running sidecar.
@@ -73,6 +77,7 @@ impl Command {
         match self {
             Command::Check { .. }
             | Command::Test { .. }
+            | Command::Simulate(_)
             | Command::Doctor(_)
             | Command::Status { .. }
             | Command::Healthcheck { .. } => true,
@@ -144,6 +149,7 @@ pub fn main() -> ExitCode {
             exit(if fine { 0 } else { NO })
         }
         Command::Test { policies } => test::test(&policies),
+        Command::Simulate(args) => simulate::simulate(&args),
         Command::Doctor(args) => doctor::doctor(args),
         Command::Calibrate(args) => calibrate::calibrate(args),
         Command::Status { json, place } => status::status(place, json),

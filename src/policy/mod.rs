@@ -156,6 +156,9 @@ pub struct Amounts {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TimelineEntry {
     pub at: Span,
+    /// The whole of memory and of GPU memory, where that changes: a trace says it with every reading.
+    pub memory: Option<Bytes>,
+    pub vram: Option<Bytes>,
     pub foreign: Option<Bytes>,
     pub vram_foreign: Option<Bytes>,
     pub stall_some: Option<Permille>,

@@ -147,6 +147,7 @@ fn timeline(
             vram_foreign: amount(&file.vram_foreign),
             stall_some: file.stall_some.as_ref().map(|stall| stall.value.amount),
             in_flight: file.in_flight,
+            ..TimelineEntry::default()
         });
     }
     entries

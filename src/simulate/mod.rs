@@ -3,9 +3,11 @@
 //! It is the Controller of the running program that is driven here, with nothing left out: it asks for samples, is told
 //! when a load is done, and waits for memory that comes back later than the process that held it has gone.
 
+pub mod callers;
 pub mod world;
 pub mod outcome;
 pub mod policy_test;
+pub mod trace;
 
 use std::sync::Arc;
 
@@ -16,14 +18,29 @@ use crate::decide::phase::Phase;
 use crate::policy::{Policy, TestMachine, TimelineEntry};
 use crate::units::{Moment, Span};
 use outcome::Outcome;
+use trace::Trace;
 use world::World;
 
 /// Runs a policy on a machine along a timeline, from 0 to `end`.
 pub fn run(policy: &Arc<Policy>, machine: &TestMachine, timeline: &[TimelineEntry], end: Span) -> Outcome {
-    let mut controller = Controller::new(Moment::START, Arc::clone(policy), Adopt::Ladder);
-    let mut world = World::new(policy, machine, timeline);
+    run_between(policy, machine, timeline, (Span::ZERO, end))
+}
+
+/// Runs a policy on what a trace tells.
+pub fn run_trace(policy: &Arc<Policy>, trace: &Trace) -> Outcome {
+    run_between(policy, &trace.machine, &trace.timeline, (trace.start(), trace.end))
+}
+
+fn run_between(
+    policy: &Arc<Policy>,
+    machine: &TestMachine,
+    timeline: &[TimelineEntry],
+    (start, end): (Span, Span),
+) -> Outcome {
+    let mut now = Moment::START + start;
+    let mut controller = Controller::new(now, Arc::clone(policy), Adopt::Ladder);
+    let mut world = World::new(now, policy, machine, timeline);
     let mut outcome = Outcome::new(policy, machine);
-    let mut now = Moment::START;
     for input in world.at_the_start() {
         controller.handle_input(now, input);
     }

@@ -22,6 +22,8 @@ pub struct Outcome {
     pub upgrades: u32,
     pub downgrades: u32,
     pub asleep_ms: u64,
+    /// Requests that were turned away: they had waited as long as they may, or too many waited.
+    pub refused: u64,
     pub rungs: BTreeMap<String, RungTimes>,
     pub time_over_soft_ms: u64,
     pub time_over_hard_ms: u64,
@@ -29,12 +31,16 @@ pub struct Outcome {
     /// Each change, with its reason in words.
     pub changes: Vec<Change>,
     pub notices: Vec<Notice>,
+    /// The names of the rungs, best first.
     #[serde(skip)]
-    ladder: Vec<String>,
+    pub ladder: Vec<String>,
     #[serde(skip)]
     given: Option<String>,
     #[serde(skip)]
     sleeping: bool,
+    /// What has passed since the last rung left, and belongs to the one that comes.
+    #[serde(skip)]
+    between: RungTimes,
 }
 
 /// How long a rung served or loaded, and how full the machine was meanwhile; each of the last three contains the next.
@@ -72,10 +78,20 @@ impl Outcome {
 
     pub(super) fn note(&mut self, now: Moment, command: &Command) {
         match command {
-            Command::Publish { rung, reason } => self.serve(now, Some(rung.name.clone()), reason.to_string()),
+            Command::Publish { rung, reason } => {
+                // What was held at the start has been there from the start.
+                if self.changes.is_empty() && self.given.as_ref() == Some(&rung.name) {
+                    let since = std::mem::take(&mut self.between);
+                    self.times(&rung.name).add(RungTimes { serving_ms: since.loading_ms, loading_ms: 0, ..since });
+                }
+                self.serve(now, Some(rung.name.clone()), reason.to_string());
+            }
+            Command::Load { rung, .. } => {
+                let since = std::mem::take(&mut self.between);
+                self.times(&rung.name).add(since);
+            }
             Command::Notify { notice, .. } => self.notices.push(notice.clone()),
             Command::TakeSample { .. }
-            | Command::Load { .. }
             | Command::CancelLoad { .. }
             | Command::Unload { .. }
             | Command::Check { .. }
@@ -89,6 +105,7 @@ impl Outcome {
 
     /// The Controller is asleep.
     pub(super) fn asleep(&mut self, now: Moment) {
+        self.asleep_ms += std::mem::take(&mut self.between).loading_ms;
         self.serve(now, None, "nothing fits".to_owned());
     }
 
@@ -116,27 +133,48 @@ impl Outcome {
     /// Nothing happens between these two moments.
     pub(super) fn pass(&mut self, from: Moment, to: Moment, world: &World) {
         let span = to.since(from).0;
+        self.refused = world.callers.refused;
         if span == 0 {
             return;
         }
         let share = world.use_share();
         let over = |threshold: Permille| if share >= threshold { span } else { 0 };
-        self.time_over_soft_ms += over(SOFT);
-        self.time_over_hard_ms += over(HARD);
-        self.time_over_emergency_ms += over(EMERGENCY);
-        if self.sleeping {
-            self.asleep_ms += span;
-        }
-        let (rung, loading) = match (world.loading(), &world.serving) {
-            (Some(rung), _) => (rung.to_owned(), true),
-            (None, Some(rung)) => (rung.clone(), false),
-            (None, None) => return,
+        let over = RungTimes {
+            over_soft_ms: over(SOFT),
+            over_hard_ms: over(HARD),
+            over_emergency_ms: over(EMERGENCY),
+            ..RungTimes::default()
         };
-        let times = self.rungs.entry(rung).or_default();
-        times.loading_ms += if loading { span } else { 0 };
-        times.serving_ms += if loading { 0 } else { span };
-        times.over_soft_ms += over(SOFT);
-        times.over_hard_ms += over(HARD);
-        times.over_emergency_ms += over(EMERGENCY);
+        self.time_over_soft_ms += over.over_soft_ms;
+        self.time_over_hard_ms += over.over_hard_ms;
+        self.time_over_emergency_ms += over.over_emergency_ms;
+        let serving = world.serving.as_ref().or(world.draining.as_ref());
+        if let Some(serving) = serving {
+            self.times(serving).serving_ms += span;
+        }
+        // Use is put down once: where a rung is loaded beside the one that serves, to the one that comes.
+        match (world.incoming(), serving) {
+            (Some(incoming), _) => self.times(incoming).add(RungTimes { loading_ms: span, ..over }),
+            (None, Some(serving)) => self.times(serving).add(over),
+            (None, None) if self.sleeping => self.asleep_ms += span,
+            (None, None) => self.between.add(RungTimes { loading_ms: span, ..over }),
+        }
+    }
+
+    fn times(&mut self, rung: &str) -> &mut RungTimes {
+        if !self.rungs.contains_key(rung) {
+            self.rungs.insert(rung.to_owned(), RungTimes::default());
+        }
+        self.rungs.get_mut(rung).expect("it was put there just now")
+    }
+}
+
+impl RungTimes {
+    fn add(&mut self, more: RungTimes) {
+        self.serving_ms += more.serving_ms;
+        self.loading_ms += more.loading_ms;
+        self.over_soft_ms += more.over_soft_ms;
+        self.over_hard_ms += more.over_hard_ms;
+        self.over_emergency_ms += more.over_emergency_ms;
     }
 }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::decide::notice::Notice;
 use crate::policy::{Amounts, AtDeadline, Expectation, PolicyTest, Rung, WhenNothingFits};
@@ -257,4 +259,57 @@ fn a_rung_that_fills_the_ceiling_to_the_last_byte_is_kept() {
     let timeline = [foreign(Span::ZERO, 2.0), foreign(Span::minutes(2), 13.2)];
     let outcome = run_on(three(), None, &timeline, HOUR);
     assert_eq!(rungs(&outcome), ["large", "medium"], "what was chosen as fitting is no trouble");
+}
+
+/// Commands with their times, of a run in which the Controller is written down and read again every so many steps.
+fn commands(timeline: &[TimelineEntry], loaded: Option<&str>, forget_every: usize) -> Vec<String> {
+    let (policy, machine) = (Arc::new(three()), machine(loaded));
+    let mut controller = Controller::new(Moment::START, Arc::clone(&policy), Adopt::Ladder);
+    let mut world = World::new(Moment::START, &policy, &machine, timeline);
+    let (mut now, mut commands) = (Moment::START, Vec::new());
+    for input in world.at_the_start() {
+        controller.handle_input(now, input);
+    }
+    for step in 0.. {
+        if step % forget_every == forget_every - 1 {
+            let written = serde_json::to_string(&controller).unwrap();
+            controller = serde_json::from_str(&written).unwrap();
+            assert_eq!(serde_json::to_string(&controller).unwrap(), written, "nothing is lost on the way");
+        }
+        while let Some(command) = controller.poll_command() {
+            commands.push(format!("{} {}", now.0, serde_json::to_string(&command).unwrap()));
+            if let Command::TakeSample { .. } = command {
+                controller.handle_input(now, Input::Sampled(Box::new(world.sample(now))));
+            } else {
+                world.carry_out(now, command);
+            }
+        }
+        let next = [world.next_event(), controller.poll_timeout()].into_iter().flatten().min();
+        let Some(next) = next.filter(|next| *next <= Moment(600_000)) else { break };
+        now = next.max(now);
+        while let Some(input) = world.take_event(now) {
+            controller.handle_input(now, input);
+        }
+        controller.handle_timeout(now);
+    }
+    commands
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn a_controller_that_is_written_down_and_read_again_goes_on_as_if_nothing_had_happened(
+        amounts in proptest::collection::vec((1u64..90, 0.0f64..23.9, 0u32..3, 0u32..400), 1..8),
+        loaded in proptest::sample::select(vec![None, Some("large"), Some("medium"), Some("small")]),
+        forget_every in 1usize..40,
+    ) {
+        let mut at = Span::ZERO;
+        let mut timeline = vec![foreign(at, 2.0)];
+        for (seconds, gib, callers, stall) in amounts {
+            at = at + Span::seconds(seconds);
+            let stall = Permille(stall.saturating_sub(200));
+            timeline.push(TimelineEntry { in_flight: Some(callers), stall_some: Some(stall), ..foreign(at, gib) });
+        }
+        prop_assert_eq!(commands(&timeline, loaded, forget_every), commands(&timeline, loaded, usize::MAX));
+    }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::callers::{Callers, REPLY};
 use crate::classify::tier::Machine;
 use crate::decide::command::Command;
 use crate::decide::input::{Input, ModelFacts, ServerFacts};
@@ -15,8 +16,6 @@ use crate::units::{Bytes, Moment, Permille, Span};
 const UNLOAD: Span = Span::ms(100);
 const PAGES_BACK: Span = Span::ms(100);
 const CHECK: Span = Span::ms(100);
-/// How long the replies in flight take to finish.
-const REPLY: Span = Span::seconds(10);
 /// Where a world does not say how long a load takes: this much a second, and never less than a second.
 const LOAD_RATE: Bytes = Bytes::gib(1);
 const LOAD_MIN: Span = Span::seconds(1);
@@ -36,7 +35,11 @@ pub struct World {
     returning: Vec<(Moment, Amounts)>,
     /// The rung whose gate is open and that new requests go to.
     pub serving: Option<String>,
-    admitted_total: u64,
+    /// The rung whose last replies are being finished.
+    pub draining: Option<String>,
+    /// From its load until it serves, or is given up.
+    incoming: Option<String>,
+    pub callers: Callers,
     events: BTreeMap<(Moment, u64), Event>,
     sequence: u64,
 }
@@ -44,10 +47,12 @@ pub struct World {
 /// What others do to the machine.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Load {
+    /// All there is of each pool.
+    pub memory: Bytes,
+    pub vram: Bytes,
     pub foreign: Bytes,
     pub vram_foreign: Bytes,
     pub stall_some: Permille,
-    pub in_flight: u32,
 }
 
 #[derive(Clone, Debug)]
@@ -63,29 +68,26 @@ enum Event {
     Unloaded(Arc<Rung>),
     Checked(Arc<Rung>),
     Drained(Arc<Rung>),
-    /// Only time passes: the timeline has an entry here.
-    Turn,
 }
 
 impl World {
-    pub fn new(policy: &Arc<Policy>, machine: &TestMachine, timeline: &[TimelineEntry]) -> Self {
+    pub fn new(start: Moment, policy: &Arc<Policy>, machine: &TestMachine, timeline: &[TimelineEntry]) -> Self {
         let mut world = World {
             machine: machine.clone(),
             policy: Arc::clone(policy),
             timeline: timeline.to_vec(),
             place: 0,
-            load: Load::default(),
+            load: Load { memory: machine.memory, vram: machine.vram, ..Load::default() },
             held: BTreeMap::new(),
             returning: Vec::new(),
             serving: None,
-            admitted_total: 0,
+            draining: None,
+            incoming: None,
+            callers: Callers::default(),
             events: BTreeMap::new(),
             sequence: 0,
         };
-        for entry in timeline {
-            world.schedule(Moment::START + entry.at, Event::Turn);
-        }
-        world.follow_timeline(Moment::START);
+        world.follow_timeline(start);
         if let Some(loaded) =
             machine.loaded.as_ref().and_then(|name| policy.ladder.iter().find(|rung| rung.name == *name))
         {
@@ -111,15 +113,17 @@ impl World {
     }
 
     pub fn next_event(&self) -> Option<Moment> {
-        self.events.keys().next().map(|(at, _)| *at)
+        let turn = self.timeline.get(self.place).map(|entry| Moment::START + entry.at);
+        [self.events.keys().next().map(|(at, _)| *at), turn, self.callers.next()].into_iter().flatten().min()
     }
 
     /// Takes one event that is due and tells it, if there is something to tell of it.
     pub fn take_event(&mut self, now: Moment) -> Option<Input> {
+        self.follow_timeline(now);
+        self.callers.pass(now);
         loop {
             let entry = self.events.first_entry().filter(|entry| entry.key().0 <= now)?;
             match entry.remove() {
-                Event::Turn => self.follow_timeline(now),
                 Event::Loaded(rung) => {
                     let Some(held) = self.held.get_mut(&rung.model) else { continue };
                     held.state = ResidentState::Loaded;
@@ -132,7 +136,11 @@ impl World {
                     return Some(Input::UnloadDone { rung: rung.name.clone() });
                 }
                 Event::Checked(rung) => return Some(Input::CheckDone { rung: rung.name.clone() }),
-                Event::Drained(rung) => return Some(Input::Drained { rung: rung.name.clone() }),
+                Event::Drained(rung) => {
+                    self.draining = None;
+                    self.callers.drained(now);
+                    return Some(Input::Drained { rung: rung.name.clone() });
+                }
             }
         }
     }
@@ -141,24 +149,36 @@ impl World {
         match command {
             Command::Load { rung, .. } => {
                 let takes = self.load_time(&rung);
+                self.incoming = Some(rung.name.clone());
                 self.hold(Arc::clone(&rung), ResidentState::Loading);
                 self.schedule(now + takes, Event::Loaded(rung));
             }
             Command::CancelLoad { rung, .. } => {
+                self.incoming = None;
                 self.events.retain(|_, event| !matches!(event, Event::Loaded(other) if other.name == rung.name));
                 self.held.remove(&rung.model);
             }
-            Command::Unload { rung, .. } => self.schedule(now + UNLOAD, Event::Unloaded(rung)),
+            Command::Unload { rung, .. } => {
+                self.incoming.take_if(|incoming| *incoming == rung.name);
+                self.schedule(now + UNLOAD, Event::Unloaded(rung));
+            }
             Command::Check { rung, .. } => self.schedule(now + CHECK, Event::Checked(rung)),
             Command::Publish { rung, .. } => {
                 self.events.retain(|_, event| !matches!(event, Event::Drained(other) if other.name == rung.name));
+                self.incoming.take_if(|incoming| *incoming == rung.name);
                 self.serving = Some(rung.name.clone());
+                self.draining = None;
+                self.callers.open();
             }
             Command::Close { rung, .. } => {
+                let mut drained = now;
                 if self.serving.as_ref() == Some(&rung.name) {
-                    self.serving = None;
+                    self.draining = self.serving.take();
+                    drained = self.callers.close(now);
+                } else if self.callers.in_flight() > 0 {
+                    // What it had begun before another rung was published.
+                    drained = now + REPLY;
                 }
-                let drained = if self.load.in_flight > 0 { now + REPLY } else { now };
                 self.schedule(drained, Event::Drained(rung));
             }
             Command::Cut { rung, .. } => {
@@ -178,12 +198,11 @@ impl World {
         self.returning.retain(|(back, _)| *back > now);
         let own: Amounts = self.held.values().fold(Amounts::default(), |sum, held| add(sum, held.amounts));
         let used = self.returning.iter().fold(own, |sum, (_, amounts)| add(sum, *amounts));
-        let gpu = Reading { capacity: self.machine.vram, used: used.vram + self.load.vram_foreign };
-        let serving = self.serving.is_some();
-        self.admitted_total += u64::from(self.load.in_flight);
+        let gpu = Reading { capacity: self.load.vram, used: used.vram + self.load.vram_foreign };
+        self.callers.reply();
         Sample {
-            ram: Some(Reading { capacity: self.machine.memory, used: used.memory + self.load.foreign }),
-            gpus: (self.machine.vram > Bytes::ZERO).then(|| ("0".to_owned(), Some(gpu))).into_iter().collect(),
+            ram: Some(Reading { capacity: self.load.memory, used: used.memory + self.load.foreign }),
+            gpus: (self.load.vram > Bytes::ZERO).then(|| ("0".to_owned(), Some(gpu))).into_iter().collect(),
             runners: Some(vec![ProcessMemory {
                 pid: 1,
                 anonymous: own.memory,
@@ -201,9 +220,9 @@ impl World {
                 window: now.0 / STALL_WINDOW.0,
             }),
             traffic: Traffic {
-                in_flight: if serving { self.load.in_flight } else { 0 },
-                held: if serving { 0 } else { self.load.in_flight },
-                admitted_total: self.admitted_total,
+                in_flight: self.callers.in_flight(),
+                held: self.callers.held(),
+                admitted_total: self.callers.admitted_total,
             },
             ..Sample::default()
         }
@@ -212,17 +231,16 @@ impl World {
     /// The share of each pool that is used, the fuller one; loading included.
     pub fn use_share(&self) -> Permille {
         let own: Amounts = self.held.values().fold(Amounts::default(), |sum, held| add(sum, held.amounts));
-        let ram = (own.memory + self.load.foreign).share_of(self.machine.memory);
-        if self.machine.vram == Bytes::ZERO {
+        let ram = (own.memory + self.load.foreign).share_of(self.load.memory);
+        if self.load.vram == Bytes::ZERO {
             return ram;
         }
-        ram.max((own.vram + self.load.vram_foreign).share_of(self.machine.vram))
+        ram.max((own.vram + self.load.vram_foreign).share_of(self.load.vram))
     }
 
-    /// The rung that is being loaded.
-    pub fn loading(&self) -> Option<&str> {
-        let loading = self.held.values().find(|held| held.state == ResidentState::Loading);
-        loading.map(|held| held.rung.name.as_str())
+    /// The rung that is being loaded, or is loaded and tried.
+    pub fn incoming(&self) -> Option<&str> {
+        self.incoming.as_deref()
     }
 
     fn hold(&mut self, rung: Arc<Rung>, state: ResidentState) {
@@ -246,10 +264,14 @@ impl World {
 
     fn follow_timeline(&mut self, now: Moment) {
         while let Some(entry) = self.timeline.get(self.place).filter(|entry| Moment::START + entry.at <= now) {
+            self.load.memory = entry.memory.unwrap_or(self.load.memory);
+            self.load.vram = entry.vram.unwrap_or(self.load.vram);
             self.load.foreign = entry.foreign.unwrap_or(self.load.foreign);
             self.load.vram_foreign = entry.vram_foreign.unwrap_or(self.load.vram_foreign);
             self.load.stall_some = entry.stall_some.unwrap_or(self.load.stall_some);
-            self.load.in_flight = entry.in_flight.unwrap_or(self.load.in_flight);
+            if let Some(wanted) = entry.in_flight {
+                self.callers.want(now, wanted);
+            }
             self.place += 1;
         }
     }

@@ -2,8 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+#[path = "support/llama.rs"]
+mod llama;
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
@@ -14,6 +17,8 @@ use tierkeeper::config::ServerKind;
 use tierkeeper::policy::Rung;
 use tokio::time::{sleep, timeout};
 
+use llama::{Llama, free_port};
+
 const SOON: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 const SMALL: models::Shape =
@@ -22,21 +27,9 @@ const LARGE: models::Shape =
     models::Shape { layers: 8, embedding: 1024, heads: 16, kv_heads: 16, feed_forward: 2816, context: 4096, seed: 2 };
 
 struct Server {
-    process: Child,
+    llama: Llama,
     url: String,
     folder: TempDir,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It may have ended by itself, which is as good.
-        drop(self.process.kill());
-        drop(self.process.wait());
-    }
-}
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 async fn server() -> (Server, Driver) {
@@ -44,22 +37,11 @@ async fn server() -> (Server, Driver) {
     for (name, shape) in [("small", SMALL), ("large", LARGE)] {
         models::write(&folder.path().join(format!("{name}.gguf")), &shape).unwrap();
     }
-    let program = PathBuf::from(
-        std::env::var_os("TIERKEEPER_LLAMA_SERVER")
-            .expect("TIERKEEPER_LLAMA_SERVER must be the path of a llama-server: run tests/run, which fetches one"),
-    );
-    let port = free_port();
-    let process = Command::new(&program)
-        .env("LD_LIBRARY_PATH", program.parent().unwrap())
-        .args(["--host", "127.0.0.1", "--port", &port.to_string(), "--no-webui", "-t", "2", "-c", "1024"])
-        .args(["--cache-ram", "0", "--models-max", "2", "--models-dir", folder.path().to_str().unwrap()])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let url = format!("http://127.0.0.1:{port}");
+    let models = folder.path().to_str().unwrap();
+    let llama = Llama::start(&["-c", "1024", "--cache-ram", "0", "--models-max", "2", "--models-dir", models]);
+    let url = llama.url();
     let driver = Driver::new(ServerKind::LlamaServer, &url).unwrap();
-    let server = Server { process, url, folder };
+    let server = Server { llama, url, folder };
     timeout(SOON, async {
         while driver.alive().await.is_err() {
             sleep(LOOK_EVERY).await;
@@ -158,7 +140,7 @@ async fn what_is_measured_is_what_proc_says_and_the_next_run_goes_by_it() {
         let asked = Rung { name: name.to_owned(), model: name.to_owned(), context: None };
         timeout(SOON, driver.load(&asked)).await.unwrap().unwrap();
         driver.quickness(&asked).await.unwrap();
-        let (anonymous, file) = truth(server.process.id());
+        let (anonymous, file) = truth(server.llama.process.id());
         driver.unload(&asked).await.unwrap();
         let measured = |figure: &str| rung[figure].as_u64().unwrap_or_else(|| panic!("{figure}: {rung:#}"));
         println!("{name}: anonymous {anonymous} file {file}");

@@ -2,8 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+#[path = "support/llama.rs"]
+mod llama;
+
+use std::process::Command;
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -20,45 +22,20 @@ use tierkeeper::policy::Rung;
 use tierkeeper::units::Bytes;
 use tokio::time::{sleep, timeout};
 
+use llama::Llama;
+
 const SOON: Duration = Duration::from_secs(20);
 const TINY: models::Shape =
     models::Shape { layers: 2, embedding: 256, heads: 4, kv_heads: 4, feed_forward: 512, context: 4096, seed: 1 };
 
 /// A router with three models, `a`, `b` and one that is broken.
 struct Router {
-    process: Child,
+    server: Llama,
     url: String,
     models: TempDir,
 }
 
-impl Drop for Router {
-    fn drop(&mut self) {
-        // It may have ended by itself, which is as good.
-        drop(self.process.kill());
-        drop(self.process.wait());
-    }
-}
-
-fn program() -> PathBuf {
-    let path = std::env::var_os("TIERKEEPER_LLAMA_SERVER")
-        .expect("TIERKEEPER_LLAMA_SERVER must be the path of a llama-server: run tests/run, which fetches one");
-    PathBuf::from(path)
-}
-
-fn spawn(arguments: &[&str]) -> (Child, String) {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let program = program();
-    let process = Command::new(&program)
-        .env("LD_LIBRARY_PATH", program.parent().unwrap())
-        .args(["--host", "127.0.0.1", "--port", &port.to_string(), "--no-webui", "-t", "2", "-c", "1024"])
-        .args(["--cache-ram", "64"])
-        .args(arguments)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap_or_else(|error| panic!("could not start `{}`: {error}", program.display()));
-    (process, format!("http://127.0.0.1:{port}"))
-}
+const SMALL_CACHES: [&str; 4] = ["-c", "1024", "--cache-ram", "64"];
 
 async fn router(models_max: &str) -> (Router, Driver) {
     let models = tempfile::tempdir().unwrap();
@@ -66,9 +43,11 @@ async fn router(models_max: &str) -> (Router, Driver) {
         models::write(&models.path().join(format!("{name}.gguf")), &models::Shape { seed, ..TINY }).unwrap();
     }
     std::fs::write(models.path().join("broken.gguf"), b"GGUF and nothing of the kind").unwrap();
-    let (process, url) = spawn(&["--models-max", models_max, "--models-dir", models.path().to_str().unwrap()]);
+    let arguments = ["--models-max", models_max, "--models-dir", models.path().to_str().unwrap()];
+    let server = Llama::start(&[&SMALL_CACHES[..], &arguments].concat());
+    let url = server.url();
     let driver = Driver::new(ServerKind::LlamaServer, &url).unwrap();
-    let router = Router { process, url, models };
+    let router = Router { server, url, models };
     timeout(SOON, async {
         while driver.alive().await.is_err() {
             sleep(Duration::from_millis(20)).await;
@@ -191,7 +170,7 @@ async fn loads_unloads_and_crashes_are_told_as_they_happen() {
     driver.unload(&a).await.unwrap();
     assert_eq!(next(&mut changes).await, Change::Unloaded { model: "a".to_owned(), exit_code: Some(0) });
     driver.load(&a).await.unwrap();
-    kill_child_of(router.process.id());
+    kill_child_of(router.server.process.id());
     let crashed = async {
         loop {
             if let Change::Unloaded { model, exit_code } = next(&mut changes).await {
@@ -219,8 +198,8 @@ async fn a_server_that_holds_one_model_for_good_is_refused() {
     let models = tempfile::tempdir().unwrap();
     let model = models.path().join("a.gguf");
     models::write(&model, &TINY).unwrap();
-    let (process, url) = spawn(&["-m", model.to_str().unwrap()]);
-    let _single = Router { process, url: url.clone(), models };
+    let single = Llama::start(&[&SMALL_CACHES[..], &["-m", model.to_str().unwrap()]].concat());
+    let url = single.url();
     let refused = timeout(SOON, async {
         loop {
             match identify(&url).await {

@@ -4,11 +4,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+#[path = "support/llama.rs"]
+#[expect(dead_code, reason = "here it starts inside a group")]
+mod llama;
+
 use std::fs::{self, OpenOptions};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -27,6 +31,8 @@ use tierkeeper::sample::listener::ServerPlace;
 use tierkeeper::sample::sampler::Sampler;
 use tierkeeper::sample::{Resident, ResidentState, Sample, Traffic};
 use tierkeeper::units::{Bytes, Moment, Permille, Span};
+
+use llama::{Llama, command, free_port, program};
 
 /// So much of the model's 1.3 GB it may keep.
 const LIMIT: Bytes = Bytes::mib(700);
@@ -78,34 +84,27 @@ impl Drop for Squeeze {
     }
 }
 
-struct Server {
-    process: Child,
-    port: u16,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        drop(self.process.kill());
-        drop(self.process.wait());
-    }
-}
-
 /// Starts it inside the group, which is charged for every page that it reads.
-fn start(model: &Path, group: &Path) -> Server {
-    let program = std::env::var_os("TIERKEEPER_LLAMA_SERVER").map(PathBuf::from);
-    let program = program.expect("TIERKEEPER_LLAMA_SERVER must be the path of a llama-server: run tests/run");
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let process = Command::new("sh")
-        .args(["-c", r#"echo $$ > "$0" && exec "$@""#])
-        .args([group.join("cgroup.procs"), program.clone()])
-        .env("LD_LIBRARY_PATH", program.parent().unwrap())
-        .args(["-m", model.to_str().unwrap(), "--host", "127.0.0.1", "--port", &port.to_string(), "--no-webui"])
-        .args(["-t", "2", "-c", "512", "-np", "1", "--cache-ram", "0", "--no-warmup", "--no-repack"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let server = Server { process, port };
+fn start(model: &Path, group: &Path) -> Llama {
+    let port = free_port();
+    let server = command(port);
+    let mut process = Command::new("sh");
+    process.args(["-c", r#"echo $$ > "$0" && exec "$@""#]).arg(group.join("cgroup.procs"));
+    process.arg(server.get_program()).args(server.get_args()).env("LD_LIBRARY_PATH", program().parent().unwrap());
+    process.args([
+        "-m",
+        model.to_str().unwrap(),
+        "-c",
+        "512",
+        "-np",
+        "1",
+        "--cache-ram",
+        "0",
+        "--no-warmup",
+        "--no-repack",
+    ]);
+    let process = process.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let server = Llama { process, port };
     for _ in 0..600 {
         if ask(port, "GET /health HTTP/1.0\r\n\r\n").is_some_and(|reply| reply.contains("200 OK")) {
             return server;
@@ -195,7 +194,7 @@ fn a_squeezed_model_is_known_within_three_seconds_though_memory_is_there() {
     let stop = Arc::new(AtomicBool::new(false));
     let asking = keep_asking(server.port, Arc::clone(&stop));
     let clock = Clock::start();
-    let place = ServerPlace::from_url(&format!("http://127.0.0.1:{}", server.port), &["llama-server"]);
+    let place = ServerPlace::from_url(&server.url(), &["llama-server"]);
     let installed = tierkeeper::sample::host::machine::machine(Path::new("/")).unwrap().memory;
     let (mut seeing, mut blind) = (Watcher::new(place, installed), Watcher::new(None, installed));
     let mut before = Sample::default();

@@ -6,13 +6,15 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod gguf;
+#[path = "../support/llama.rs"]
+mod llama;
 #[path = "../support/plain_client.rs"]
 mod plain_client;
 mod shapes;
 
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::Stdio;
 use std::time::Duration;
 
 use tierkeeper::act::Driver;
@@ -25,6 +27,8 @@ use tierkeeper::footprint::shape::Shape;
 use tierkeeper::policy::Rung;
 use tierkeeper::units::Bytes;
 use tokio::time::{sleep, timeout};
+
+use llama::{Llama, command, free_port};
 
 const SOON: Duration = Duration::from_secs(60);
 /// More than a batch.
@@ -45,43 +49,6 @@ const GROUPS: [(&str, &[&str]); 5] = [
 ];
 /// Loaded once more, with what the first load taught.
 const AGAIN: [&str; 4] = ["grouped", "gemma3", "mamba", "packed-q4k"];
-
-struct Server(Child);
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It may have ended by itself, which is as good.
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
-}
-
-fn program() -> PathBuf {
-    let path = std::env::var_os("TIERKEEPER_LLAMA_SERVER")
-        .expect("TIERKEEPER_LLAMA_SERVER must be the path of a llama-server: run tests/run, which fetches one");
-    PathBuf::from(path)
-}
-
-fn command(port: u16) -> Command {
-    let program = program();
-    let mut command = Command::new(&program);
-    command.env("LD_LIBRARY_PATH", program.parent().unwrap()).args([
-        "--host",
-        "127.0.0.1",
-        "--port",
-        &port.to_string(),
-        "--no-webui",
-        "-t",
-        "2",
-        "--cache-ram",
-        "64",
-    ]);
-    command
-}
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
 
 /// One row of the table.
 struct Row {
@@ -139,11 +106,9 @@ async fn what_is_predicted_is_what_the_server_takes() {
 
 /// Loads each of these models in a server that was started with these arguments.
 async fn measured(folder: &Path, arguments: &'static str, wanted: &[&str]) -> Vec<Row> {
-    let port = free_port();
-    let mut command = command(port);
-    command.args(["--models-max", "1", "--models-dir", folder.to_str().unwrap()]).args(arguments.split(' '));
-    let server = Server(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
-    let driver = Driver::new(ServerKind::LlamaServer, &format!("http://127.0.0.1:{port}")).unwrap();
+    let always = ["--cache-ram", "64", "--models-max", "1", "--models-dir", folder.to_str().unwrap()];
+    let server = Llama::start(&always.into_iter().chain(arguments.split(' ')).collect::<Vec<_>>());
+    let driver = Driver::new(ServerKind::LlamaServer, &server.url()).unwrap();
     let up = async {
         while driver.alive().await.is_err() {
             sleep(Duration::from_millis(20)).await;
@@ -169,7 +134,7 @@ async fn measured(folder: &Path, arguments: &'static str, wanted: &[&str]) -> Ve
 }
 
 /// Loads the model, gives it its first prompt, looks, and unloads it.
-async fn taken(driver: &Driver, server: &Server, shape: &str) -> f64 {
+async fn taken(driver: &Driver, server: &Llama, shape: &str) -> f64 {
     let rung = Rung { name: shape.to_owned(), model: shape.to_owned(), context: None };
     timeout(SOON, driver.load(&rung)).await.unwrap().unwrap_or_else(|error| panic!("{shape}: {error}"));
     let prompt: Vec<u32> = (0..PROMPT_TOKENS).map(|index| 300 + index % 997).collect();
@@ -177,7 +142,7 @@ async fn taken(driver: &Driver, server: &Server, shape: &str) -> f64 {
     // Its weights say nothing, and so what it answers may be no text, which is an error of its own.
     let answer = plain_client::plain_client().post(format!("{}/completion", driver.url())).json(&question).send();
     timeout(SOON, answer).await.unwrap().unwrap();
-    let truth = truth_of_child(server.0.id());
+    let truth = truth_of_child(server.process.id());
     timeout(SOON, driver.unload(&rung)).await.unwrap().unwrap();
     mib(truth)
 }
@@ -259,10 +224,14 @@ async fn the_cache_of_every_type_is_as_large_as_the_server_says() {
 
 /// The sizes that the server tells of its buffers, up to the last one before the model is warmed up.
 fn logged_buffers(model: &Path, kind: &str) -> Vec<(String, f64)> {
-    let mut command = command(free_port());
-    command.arg("-m").arg(model).args(["-c", "8192", "-ctk", kind, "-ctv", kind, "-fit", "off", "-lv", "4"]);
-    let mut server = Server(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap());
-    let log = BufReader::new(server.0.stderr.take().unwrap());
+    let port = free_port();
+    let mut command = command(port);
+    command
+        .args(["--cache-ram", "64", "-m"])
+        .arg(model)
+        .args(["-c", "8192", "-ctk", kind, "-ctv", kind, "-fit", "off", "-lv", "4"]);
+    let mut server = Llama { process: command.stderr(Stdio::piped()).spawn().unwrap(), port };
+    let log = BufReader::new(server.process.stderr.take().unwrap());
     let mut buffers = Vec::new();
     for line in log.split(b'\n') {
         let line = String::from_utf8_lossy(&line.unwrap()).into_owned();

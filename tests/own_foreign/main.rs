@@ -5,6 +5,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "../support/llama.rs"]
+mod llama;
 #[path = "../support/plain_client.rs"]
 mod plain_client;
 

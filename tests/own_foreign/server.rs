@@ -1,7 +1,6 @@
 //! Server: how it is to load -> a real llama-server with two models of 1.4 GB, one of them loaded at a time.
 
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -10,6 +9,7 @@ use tierkeeper::sample::host::memory;
 use tierkeeper::units::Bytes;
 use tokio::time::Instant;
 
+use super::llama::Llama;
 use super::truth;
 
 const GONE_WITHIN: Duration = Duration::from_secs(10);
@@ -31,16 +31,13 @@ pub enum Loading {
 
 #[derive(Debug)]
 pub struct Router {
-    process: Child,
+    server: Llama,
     pub url: String,
     _models: TempDir,
 }
 
 impl Router {
     pub fn start(loading: Loading) -> Self {
-        let path = std::env::var_os("TIERKEEPER_LLAMA_SERVER")
-            .expect("TIERKEEPER_LLAMA_SERVER must be the path of a llama-server: run tests/run, which fetches one");
-        let program = PathBuf::from(path);
         // Not in /tmp: a file of a tmpfs is shared memory, not page cache.
         let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/models");
         std::fs::create_dir_all(&kept).unwrap();
@@ -53,20 +50,18 @@ impl Router {
         for name in ["one.gguf", "other.gguf"] {
             std::fs::hard_link(&model, models.path().join(name)).unwrap();
         }
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut command = Command::new(&program);
-        command.env("LD_LIBRARY_PATH", program.parent().unwrap());
-        command.args(["--host", "127.0.0.1", "--port", &port.to_string(), "--no-webui", "-t", "2", "-c", "2048"]);
-        command.args(["--models-max", "1", "--cache-ram", "512", "-np", "1", "--models-dir"]).arg(models.path());
+        let folder = models.path().to_str().unwrap();
+        let mut arguments =
+            vec!["-c", "2048", "--models-max", "1", "--cache-ram", "512", "-np", "1", "--models-dir", folder];
         if loading == Loading::Read {
-            command.arg("--no-mmap");
+            arguments.push("--no-mmap");
         }
-        let process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        Router { process, url: format!("http://127.0.0.1:{port}"), _models: models }
+        let server = Llama::start(&arguments);
+        Router { url: server.url(), server, _models: models }
     }
 
     pub fn pid(&self) -> u32 {
-        self.process.id()
+        self.server.process.id()
     }
 
     pub fn model_bytes(&self) -> u64 {
@@ -77,9 +72,7 @@ impl Router {
 impl Drop for Router {
     fn drop(&mut self) {
         let family = truth::family(self.pid());
-        // It may have ended by itself, which is as good.
-        drop(self.process.kill());
-        drop(self.process.wait());
+        self.server.stop();
         // The process of a model sees that the router is gone, and goes too; the next test is not to see it go.
         let last = Instant::now() + GONE_WITHIN;
         while family.iter().any(|pid| truth::resident(*pid) > 0) && Instant::now() < last {

@@ -39,6 +39,8 @@ pub enum Abandoned {
     OnCpu,
     /// Others took its room meanwhile: something smaller comes.
     NoRoom,
+    /// Beside the rung that serves there is no room for it any more: that one goes first.
+    BreaksFirst,
 }
 
 impl Controller {
@@ -156,6 +158,7 @@ impl Controller {
         self.serving_since = now;
         self.ours = true;
         self.climbed = false;
+        self.breaks_first = false;
         self.refresh_ledger();
     }
 
@@ -272,6 +275,9 @@ impl Controller {
         let damping: &mut Damping = self.damping.entry(rung.name.clone()).or_default();
         damping.failed_loads = 0;
         damping.not_before = None;
+        if replaces {
+            self.note_way_down(now);
+        }
         self.serve(now, rung, &reason);
         self.climbed = kind == Kind::Up;
         // All of it is there now: the next look shows how much that is.
@@ -325,16 +331,8 @@ impl Controller {
         measured.map(|latest| latest.own_now.saturating_sub(self.ledger.leaked_of(pool)))
     }
 
-    /// Trouble during a load: it is given up before it makes things worse.
-    pub(super) fn give_up_load(&mut self, now: Moment, why: Abandoned) {
-        let Some(rung) = self.switch.as_ref().and_then(|switch| switch.incoming.clone()) else { return };
-        let reason = self.trouble();
-        self.commands.push_back(Command::CancelLoad { rung, reason: reason.clone() });
-        self.abandon_incoming(now, reason, why);
-    }
-
     /// What was to come does not: it is unloaded, whatever there is of it, and what served goes on or is chosen anew.
-    fn abandon_incoming(&mut self, now: Moment, reason: Reason, why: Abandoned) {
+    pub(super) fn abandon_incoming(&mut self, now: Moment, reason: Reason, why: Abandoned) {
         self.stalls_masked_until = now + STALLS_MASKED_AFTER;
         self.books.given_up(&self.latest);
         let Some(switch) = &mut self.switch else { return };
@@ -351,6 +349,7 @@ impl Controller {
             }
             Abandoned::OnCpu => self.rest_after_failed_load(now, &rung),
             Abandoned::NoRoom => self.floor = self.index_of(&rung).map_or(0, |index| index + 1),
+            Abandoned::BreaksFirst => self.breaks_first = true,
         }
         if climb {
             self.damping.entry(rung.name.clone()).or_default().failed_climbs += 1;

@@ -78,21 +78,6 @@ impl Controller {
         }
     }
 
-    /// Whether the better rung can come before the serving one goes, beside the most that others held over a window.
-    pub(super) fn both_fit(&self, now: Moment, serving: &Rung, target: usize, window: Span) -> bool {
-        let target_rung = &self.policy.ladder[target];
-        // A server holds a model once, and a gate is closed by its rung's name.
-        if serving.model == target_rung.model || serving.name == target_rung.name {
-            return false;
-        }
-        let room_for_two = self.server.as_ref().and_then(|facts| facts.models_max).is_none_or(|most| most >= 2);
-        let (Some(one), Some(other)) = (self.footprint(serving), self.footprint(target_rung)) else {
-            return false;
-        };
-        let both = one.with(&other);
-        room_for_two && self.rooms(now, window).is_some_and(|rooms| shortage(&rooms, &both, Limit::Ceiling).is_none())
-    }
-
     /// How long a rung must have fitted before it is climbed to: doubled after each climb that did not last.
     pub(super) fn stable(&self, rung: &Rung) -> Span {
         let base = self.policy.upgrade.stable;

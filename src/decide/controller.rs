@@ -76,6 +76,8 @@ pub struct Controller {
     pub(super) ours: bool,
     /// The serving rung was climbed to, and not merely found or loaded first.
     pub(super) climbed: bool,
+    /// There was no room for another rung beside it, though there seemed to be.
+    pub(super) breaks_first: bool,
     pub(super) switch: Option<Switch>,
     pub(super) timers: TimerTable,
     pub(super) ledger: Ledger,
@@ -149,6 +151,7 @@ impl Controller {
             serving_since: now,
             ours: false,
             climbed: false,
+            breaks_first: false,
             switch: None,
             timers: TimerTable::default(),
             ledger: Ledger::default(),

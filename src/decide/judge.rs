@@ -144,7 +144,8 @@ impl Controller {
         if index + 1 < self.policy.ladder.len() {
             self.floor = index + 1;
             let target = self.target_now(now);
-            return self.begin(now, Kind::Down, self.trouble(), Some(Arc::clone(serving)), target, First::Leaving);
+            let first = self.first_down(now, serving, target.as_ref());
+            return self.begin(now, Kind::Down, self.trouble(), Some(Arc::clone(serving)), target, first);
         }
         let fits = self.rooms(now, RECENT).is_some_and(|rooms| self.fits(now, index, &rooms, Limit::Ceiling));
         let leave = match self.policy.when_nothing_fits {
@@ -217,17 +218,7 @@ impl Controller {
             return;
         }
         let Some(leaving) = switch.leaving.clone() else { return };
-        // Memory that is free again brings no model back onto its GPU.
-        let on_cpu = matches!(switch.reason, Reason::CameUpOnCpu { .. });
-        if switch.kind != Kind::Down
-            || on_cpu
-            || self.severity.calm_for(now) < Span::seconds(2)
-            || !self.may(Move::CallOff)
-        {
-            return;
-        }
-        let rooms = self.rooms(now, Span::ZERO).unwrap_or_default();
-        if self.footprint(&leaving).is_none_or(|need| shortage(&rooms, &need, Limit::Ceiling).is_none()) {
+        if self.trouble_has_gone(now, &leaving) {
             let reason = Reason::Vanished { level: self.severity.level };
             self.commands.push_back(Command::Publish { rung: leaving, reason });
             self.end_switch();
@@ -258,6 +249,9 @@ impl Controller {
     /// A load that would end over hard beside what others now hold is given up.
     fn judge_loading(&mut self, now: Moment) {
         self.note_progress(now);
+        if self.judge_beside(now) {
+            return;
+        }
         let Some(switch) = &self.switch else { return };
         let needs = [self.serving.as_ref(), switch.incoming.as_ref()];
         let known = needs.into_iter().flatten().filter_map(|rung| self.footprint(rung));

@@ -18,6 +18,7 @@ mod weigh;
 mod learn;
 mod help;
 mod cascade;
+mod beside;
 mod reclaim;
 mod books;
 mod placement;

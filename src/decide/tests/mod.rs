@@ -23,6 +23,7 @@ use crate::policy::{AtDeadline, Policy, Rung, WhenNothingFits};
 use crate::sample::{CgroupReading, ProcessMemory, Reading, Resident, ResidentState, Sample, Thrash, Traffic};
 use crate::units::{Bytes, Moment, Permille, Span};
 
+mod beside;
 mod phases;
 mod truth;
 
@@ -412,9 +413,13 @@ proptest! {
     fn whatever_happens_nothing_in_flight_is_cut_and_something_is_always_waited_for(
         sleep: bool,
         cut: bool,
+        reserve in 1_u64..8,
         events in proptest::collection::vec(event(), 1..400),
     ) {
-        let mut rig = Rig::new(policy(sleep, cut));
+        let mut policy = policy(sleep, cut);
+        // The lower the ceiling, the more often there is trouble while two models fit under hard.
+        policy.reserve.memory = Bytes::gib(reserve);
+        let mut rig = Rig::new(policy);
         for event in events {
             rig.step(event);
             if rig.exited {

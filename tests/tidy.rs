@@ -21,7 +21,7 @@ const ROOMS: [(&str, &[&str]); 15] = [
     ("config", &["units", "policy"]),
     ("act", &["units", "policy", "footprint", "decide", "config"]),
     ("gateway", &["units", "policy", "decide", "config"]),
-    ("tell", &["units", "policy", "decide", "config"]),
+    ("tell", &["units", "policy", "classify", "decide", "config"]),
     ("store", &["units", "footprint", "config"]),
     ("admin", &["units", "policy", "decide", "config"]),
     (

@@ -159,7 +159,7 @@ mod tests {
         let mut paths: Vec<PathBuf> =
             std::fs::read_dir(root.join("policies")).unwrap().map(|entry| entry.unwrap().path()).collect();
         paths.push(root.join("config/tierkeeper.yaml"));
-        paths.extend(["mai", "plain"].map(|name| root.join(format!("config/personas/{name}.yaml"))));
+        paths.extend(["mai", "plain", "plain-de"].map(|name| root.join(format!("config/personas/{name}.yaml"))));
         let (report, fine) = check(&paths, Color::Plain);
         assert!(fine, "{report}");
     }

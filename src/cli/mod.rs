@@ -8,6 +8,7 @@ pub mod demo;
 
 mod doctor;
 mod calibrate;
+mod persona;
 mod run;
 mod simulate;
 mod status;
@@ -44,6 +45,11 @@ enum Command {
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
+    /// Look at who tells people what happens.
+    Persona {
+        #[command(subcommand)]
+        command: PersonaCommand,
+    },
     /// Run the tests that policy files contain, on virtual time.
     Test {
         #[arg(required = true)]
@@ -76,6 +82,7 @@ impl Command {
     fn only_tells(&self) -> bool {
         match self {
             Command::Check { .. }
+            | Command::Persona { .. }
             | Command::Test { .. }
             | Command::Simulate(_)
             | Command::Doctor(_)
@@ -84,6 +91,18 @@ impl Command {
             Command::Run(_) | Command::Demo(_) | Command::Calibrate(_) => false,
         }
     }
+}
+
+#[derive(Debug, Subcommand)]
+enum PersonaCommand {
+    /// Show every message of a persona in every mood, with sample facts.
+    Preview {
+        /// A persona file, or one of the built-in ones: plain, plain-de, mai. The configured one if left out.
+        persona: Option<PathBuf>,
+        /// The config file.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -148,6 +167,7 @@ pub fn main() -> ExitCode {
             }
             exit(if fine { 0 } else { NO })
         }
+        Command::Persona { command } => persona::persona(command),
         Command::Test { policies } => test::test(&policies),
         Command::Simulate(args) => simulate::simulate(&args),
         Command::Doctor(args) => doctor::doctor(args),

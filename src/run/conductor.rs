@@ -31,6 +31,7 @@ use crate::policy::{Policy, Rung};
 use crate::sample::Traffic;
 use crate::store::Store;
 use crate::tell::Teller;
+use crate::tell::news::News;
 use crate::units::{Permille, Span};
 
 /// How often it is seen to that a model is still held as it was loaded.
@@ -258,7 +259,7 @@ impl Conductor {
                 Command::Cut { rung, .. } => self.parts.gateway.cut(&rung.name),
                 Command::Release { rung, .. } => self.release(rung),
                 Command::Remember { learned, .. } => keeping::keep(self.parts.store.as_ref(), learned),
-                Command::Notify { notice, reason } => self.parts.teller.notify(notice, reason),
+                Command::Notify { notice, reason } => self.parts.teller.notify(News::of(notice, reason)),
                 Command::Exit { .. } => self.exiting = true,
             }
         }

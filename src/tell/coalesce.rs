@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use super::news::News;
 use crate::decide::notice::Notice;
-use crate::decide::reason::Reason;
 use crate::units::{Bytes, Moment, Span};
 
 /// At most one message of a kind in this time.
@@ -24,33 +24,36 @@ pub struct Coalescer {
 struct Kind {
     told: Notice,
     told_at: Moment,
-    waiting: Option<(Notice, Reason)>,
+    waiting: Option<News>,
 }
 
 impl Coalescer {
     /// Takes a notice in, and gives back what is to be told now.
-    pub fn offer(&mut self, now: Moment, notice: Notice, reason: Reason) -> Option<(Notice, Reason)> {
-        let Some(kind) = self.kinds.get_mut(notice.event()) else {
-            let kind = Kind { told: notice.clone(), told_at: now, waiting: None };
-            self.kinds.insert(notice.event(), kind);
-            return Some((notice, reason));
+    pub fn offer(&mut self, now: Moment, news: News) -> Option<News> {
+        let Some(kind) = self.kinds.get_mut(news.notice.event()) else {
+            let kind = Kind { told: news.notice.clone(), told_at: now, waiting: None };
+            self.kinds.insert(news.notice.event(), kind);
+            return Some(news);
         };
         kind.waiting = match kind.waiting.take() {
-            None => Some((notice, reason)),
-            Some((earlier, _)) => merged(earlier, notice).map(|notice| (notice, reason)),
+            None => Some(news),
+            Some(earlier) => {
+                let News { notice, reason, programs } = news;
+                merged(earlier.notice, notice).map(|notice| News { notice, reason, programs })
+            }
         };
         // This also lets go of what waited and was undone since: people know where it ended.
-        kind.waiting.take_if(|(notice, _)| now.since(kind.told_at) < KNOWN && same(notice, &kind.told));
+        kind.waiting.take_if(|news| now.since(kind.told_at) < KNOWN && same(&news.notice, &kind.told));
         kind.tell(now)
     }
 
     /// What has waited long enough; ask again until there is nothing.
-    pub fn due(&mut self, now: Moment) -> Option<(Notice, Reason)> {
+    pub fn due(&mut self, now: Moment) -> Option<News> {
         self.kinds.values_mut().find_map(|kind| kind.tell(now))
     }
 
     /// Everything that waits, whatever the time: we are about to end.
-    pub fn rest(&mut self) -> Vec<(Notice, Reason)> {
+    pub fn rest(&mut self) -> Vec<News> {
         self.kinds.values_mut().filter_map(|kind| kind.waiting.take()).collect()
     }
 
@@ -62,14 +65,14 @@ impl Coalescer {
 }
 
 impl Kind {
-    fn tell(&mut self, now: Moment) -> Option<(Notice, Reason)> {
+    fn tell(&mut self, now: Moment) -> Option<News> {
         if now < self.told_at + QUIET {
             return None;
         }
-        let (notice, reason) = self.waiting.take()?;
-        self.told = notice.clone();
+        let news = self.waiting.take()?;
+        self.told = news.notice.clone();
         self.told_at = now;
-        Some((notice, reason))
+        Some(news)
     }
 }
 
@@ -107,6 +110,11 @@ fn gist(notice: Notice) -> Notice {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decide::reason::Reason;
+
+    fn news(notice: Notice) -> News {
+        News::of(notice, Reason::Cadence)
+    }
 
     fn down(from: &str, to: &str, mib: u64) -> Notice {
         let fields = serde_json::json!({ "event": "downgraded", "from": from, "to": to, "pool": "ram",
@@ -124,11 +132,11 @@ mod tests {
         let mut told = Vec::new();
         for second in 0..=until {
             let now = Moment(second * 1000);
-            while let Some((notice, _)) = coalescer.due(now) {
-                told.push((second, notice));
+            while let Some(news) = coalescer.due(now) {
+                told.push((second, news.notice));
             }
             for (_, notice) in offered.iter().filter(|(at, _)| *at == second) {
-                told.extend(coalescer.offer(now, notice.clone(), Reason::Cadence).map(|(notice, _)| (second, notice)));
+                told.extend(coalescer.offer(now, news(notice.clone())).map(|news| (second, news.notice)));
             }
         }
         told
@@ -170,10 +178,10 @@ mod tests {
     #[test]
     fn what_waits_is_had_at_the_end() {
         let mut coalescer = Coalescer::default();
-        assert!(coalescer.offer(Moment(0), down("a", "b", 1), Reason::Cadence).is_some());
-        assert!(coalescer.offer(Moment(1), down("b", "c", 1), Reason::Cadence).is_none());
+        assert!(coalescer.offer(Moment(0), news(down("a", "b", 1))).is_some());
+        assert!(coalescer.offer(Moment(1), news(down("b", "c", 1))).is_none());
         assert_eq!(coalescer.next(), Some(Moment(60_000)));
-        assert_eq!(coalescer.rest(), [(down("b", "c", 1), Reason::Cadence)]);
+        assert_eq!(coalescer.rest(), [news(down("b", "c", 1))]);
         assert_eq!(coalescer.next(), None);
     }
 }

@@ -26,14 +26,15 @@ struct AllowedMentions<'a> {
 
 /// The body for this message; the words are dressed for Discord already.
 pub fn payload(words: &Words, persona: &str) -> String {
-    let content = match &words.tip {
-        None => words.text.clone(),
-        // Discord's small print.
-        Some(tip) => format!("{}\n-# {tip}", words.text),
-    };
+    let content = content(&words.text, words.tip.as_deref());
     let allowed_mentions = AllowedMentions { parse: &[] };
     let payload = Payload { content: cut(content), username: username(persona), allowed_mentions };
     serde_json::to_string(&payload).expect("strings always become JSON")
+}
+
+/// The text, and the tip as Discord's small print.
+pub fn content(text: &str, tip: Option<&str>) -> String {
+    tip.map_or(text.to_owned(), |tip| format!("{text}\n-# {tip}"))
 }
 
 /// The name that is shown; absent (then the webhook's own is) where Discord would refuse the message for it.
@@ -82,7 +83,7 @@ mod tests {
     use super::*;
 
     fn content_of(text: &str, tip: Option<&str>) -> String {
-        let words = Words { text: text.to_owned(), tip: tip.map(str::to_owned) };
+        let words = Words { variant: String::new(), text: text.to_owned(), tip: tip.map(str::to_owned) };
         let body: serde_json::Value = serde_json::from_str(&payload(&words, "Mai")).unwrap();
         assert_eq!(body["username"], "Mai");
         assert_eq!(body["allowed_mentions"], serde_json::json!({ "parse": [] }));

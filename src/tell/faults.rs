@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use minijinja::{Error, ErrorKind};
 
+use super::limits::TooLong;
 use super::words;
 use crate::decide::notice::Notice;
 use crate::policy::diagnostic::Diagnostic;
@@ -62,6 +63,17 @@ pub fn cannot_be_filled(file_text: &str, source: &Placed<String>, error: &Error)
 pub fn says_nothing(source: &Placed<String>) -> Diagnostic {
     Diagnostic::new(source.span.clone(), "the message can be empty", "says nothing when a value is absent")
         .help("put words outside of the `{% if %}`")
+}
+
+pub fn too_long(source: &Placed<String>, too_long: TooLong) -> Diagnostic {
+    let TooLong { format, length, length_max } = too_long;
+    Diagnostic::new(
+        source.span.clone(),
+        format!("the message is too long for {format}"),
+        format!("{length}, with its tip"),
+    )
+    .expected(format!("at most {length_max} characters with sample facts, text and tip together"))
+    .help("say it shorter: what is too long would be cut")
 }
 
 /// Where in the file the part of a template stands that an error is about; the whole template where that is not plain.

@@ -7,11 +7,19 @@ pub mod address;
 pub mod coalesce;
 pub mod delivery;
 pub mod discord;
+pub mod dress;
 mod faults;
 pub mod generic;
+mod limits;
+pub mod news;
 pub mod persona;
+mod persona_file;
 pub mod post;
+pub mod preview;
+mod vocabulary;
 pub mod words;
+#[cfg(test)]
+mod readability;
 #[cfg(test)]
 mod tests;
 
@@ -28,12 +36,12 @@ use tokio_util::task::TaskTracker;
 use self::address::AddressRefused;
 use self::coalesce::Coalescer;
 use self::delivery::{Label, Mailbox, deliver};
+use self::dress::Dress;
 use self::generic::Stamp;
-use self::persona::{Dress, Persona};
+use self::news::News;
+use self::persona::Persona;
 use self::post::{HttpPost, Outgoing};
 use crate::config::{TellConfig, WebhookFormat};
-use crate::decide::notice::Notice;
-use crate::decide::reason::Reason;
 use crate::units::{Moment, Span};
 
 /// How many notices may wait to be put into words; that takes microseconds, so more means that something is broken.
@@ -54,7 +62,7 @@ pub enum TellError {
 
 /// Tells people. Dropping it ends its tasks after one last attempt for what waits.
 pub struct Teller {
-    heard: Sender<(Notice, Reason)>,
+    heard: Sender<News>,
     closing: CancellationToken,
     mailboxes: Vec<Arc<Mailbox>>,
     tasks: TaskTracker,
@@ -86,9 +94,9 @@ impl Teller {
     }
 
     /// Takes a notice in; never waits.
-    pub fn notify(&self, notice: Notice, reason: Reason) {
-        let event = notice.event();
-        if self.heard.try_send((notice, reason)).is_err() {
+    pub fn notify(&self, news: News) {
+        let event = news.notice.event();
+        if self.heard.try_send(news).is_err() {
             tracing::warn!(message = "A notice was dropped, for too many wait or we are ending.", event);
         }
     }
@@ -121,12 +129,7 @@ struct Speaker {
     told: u64,
 }
 
-async fn speak(
-    mut speaker: Speaker,
-    mut hears: Receiver<(Notice, Reason)>,
-    closing: CancellationToken,
-    _silent_at_end: DropGuard,
-) {
+async fn speak(mut speaker: Speaker, mut hears: Receiver<News>, closing: CancellationToken, _silent_at_end: DropGuard) {
     let start = Instant::now();
     let now = || Moment(u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX));
     loop {
@@ -134,7 +137,7 @@ async fn speak(
         tokio::select! {
             biased;
             heard = hears.recv() => match heard {
-                Some((notice, reason)) => speaker.hear(now(), notice, reason),
+                Some(news) => speaker.hear(now(), news),
                 None => break,
             },
             () = tokio::time::sleep_until(next.unwrap_or(start)), if next.is_some() => speaker.speak_due(now()),
@@ -142,36 +145,38 @@ async fn speak(
             () = closing.cancelled() => hears.close(),
         }
     }
-    for (notice, reason) in speaker.coalescer.rest() {
-        speaker.tell(&notice, &reason);
+    for news in speaker.coalescer.rest() {
+        speaker.tell(&news);
     }
 }
 
 impl Speaker {
-    fn hear(&mut self, now: Moment, notice: Notice, reason: Reason) {
-        if let Some((notice, reason)) = self.coalescer.offer(now, notice, reason) {
-            self.tell(&notice, &reason);
+    fn hear(&mut self, now: Moment, news: News) {
+        if let Some(news) = self.coalescer.offer(now, news) {
+            self.tell(&news);
         }
     }
 
     fn speak_due(&mut self, now: Moment) {
-        while let Some((notice, reason)) = self.coalescer.due(now) {
-            self.tell(&notice, &reason);
+        while let Some(news) = self.coalescer.due(now) {
+            self.tell(&news);
         }
     }
 
-    fn tell(&mut self, notice: &Notice, reason: &Reason) {
-        let turns = self.turns.entry(notice.event()).or_default();
+    fn tell(&mut self, news: &News) {
+        let event = news.notice.event();
+        let turns = self.turns.entry(event).or_default();
         let turn = *turns;
         *turns += 1;
         self.told += 1;
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let at_unix_ms = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
         let stamp = Stamp { id: format!("tierkeeper-{at_unix_ms}-{}", self.told), at_unix_ms };
-        let words = self.persona.say(notice, reason, turn, Dress::Plain);
+        let words = self.persona.say(news, turn, Dress::Plain);
         tracing::info!(
             message = "A message was sent.",
-            event = notice.event(),
+            event,
+            variant = words.variant,
             text = words.text,
             tip = words.tip,
             id = stamp.id
@@ -179,11 +184,11 @@ impl Speaker {
         for (format, mailbox) in &self.outlets {
             let body = match format {
                 WebhookFormat::Discord => {
-                    discord::payload(&self.persona.say(notice, reason, turn, Dress::Discord), &self.persona.name)
+                    discord::payload(&self.persona.say(news, turn, Dress::Discord), &self.persona.name)
                 }
-                WebhookFormat::Generic => generic::payload(&stamp, &words, &self.persona, notice, reason),
+                WebhookFormat::Generic => generic::payload(&stamp, &words, &self.persona, &news.notice, &news.reason),
             };
-            mailbox.put(Outgoing { event: notice.event(), stamp: stamp.clone(), body });
+            mailbox.put(Outgoing { event, stamp: stamp.clone(), body });
         }
     }
 }

@@ -14,6 +14,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::*;
 use crate::config::WebhookConfig;
+use crate::decide::notice::Notice;
+use crate::decide::reason::Reason;
 
 const TOKEN: &str = "s3cr3t-t0k3n";
 
@@ -140,7 +142,7 @@ async fn every_event_reaches_discord_within_its_limits() {
     let teller = receiver.teller(WebhookFormat::Discord);
     let nasty = "@everyone **x** 🦊".repeat(300);
     for notice in &Notice::examples()[..4] {
-        teller.notify(notice.clone(), Reason::LoadFailed { rung: nasty.clone(), error: nasty.clone() });
+        teller.notify(News::of(notice.clone(), Reason::LoadFailed { rung: nasty.clone(), error: nasty.clone() }));
     }
     for notice in &Notice::examples()[..4] {
         let content = receiver.next().await.body["content"].as_str().unwrap().to_owned();
@@ -161,7 +163,7 @@ async fn every_event_reaches_discord_within_its_limits() {
 async fn a_generic_receiver_gets_text_to_show_and_the_facts() {
     let mut receiver = Receiving::always(StatusCode::OK).await;
     let teller = receiver.teller(WebhookFormat::Generic);
-    teller.notify(downgraded("large", "small"), Reason::Stopping);
+    teller.notify(News::of(downgraded("large", "small"), Reason::Stopping));
     let Received { headers, body } = receiver.next().await;
     assert_eq!(body["event"], "downgraded");
     assert_eq!(body["severity"], "warning");
@@ -188,9 +190,9 @@ async fn what_failed_follows_once_the_receiver_is_back_and_keeps_its_id() {
     })
     .await;
     let teller = receiver.teller(WebhookFormat::Generic);
-    teller.notify(downgraded("large", "small"), Reason::Stopping);
+    teller.notify(News::of(downgraded("large", "small"), Reason::Stopping));
     let failed = receiver.next().await.body;
-    teller.notify(load_failed("large"), Reason::Stopping);
+    teller.notify(News::of(load_failed("large"), Reason::Stopping));
     assert_eq!(receiver.next().await.body["event"], "load_failed");
     let again = receiver.next().await.body;
     assert_eq!(again, failed);
@@ -207,7 +209,7 @@ async fn a_redirect_is_a_failure_and_is_not_followed() {
     })
     .await;
     let teller = receiver.teller(WebhookFormat::Generic);
-    teller.notify(load_failed("large"), Reason::Stopping);
+    teller.notify(News::of(load_failed("large"), Reason::Stopping));
     receiver.next().await;
     teller.flush(GRACE).await;
     assert!(log.text().contains("a redirect is not followed"), "{}", log.text());
@@ -219,9 +221,9 @@ async fn a_webhook_that_is_gone_is_not_called_again_and_that_is_said_once() {
     let (log, _guard) = Log::start();
     let mut receiver = Receiving::always(StatusCode::NOT_FOUND).await;
     let teller = receiver.teller(WebhookFormat::Discord);
-    teller.notify(load_failed("large"), Reason::Stopping);
+    teller.notify(News::of(load_failed("large"), Reason::Stopping));
     receiver.next().await;
-    teller.notify(downgraded("large", "small"), Reason::Stopping);
+    teller.notify(News::of(downgraded("large", "small"), Reason::Stopping));
     teller.flush(GRACE).await;
     assert!(receiver.requests.try_recv().is_err());
     assert_eq!(log.text().matches("is not used any more").count(), 1, "{}", log.text());
@@ -241,7 +243,7 @@ async fn the_secret_stays_out_of_logs_errors_and_debug_output() {
     }
     let config = TellConfig { persona: None, webhooks };
     let teller = Teller::new(&config, Persona::plain()).unwrap();
-    teller.notify(load_failed("large"), Reason::Stopping);
+    teller.notify(News::of(load_failed("large"), Reason::Stopping));
     teller.flush(GRACE).await;
     let log = log.text();
     assert!(log.matches("A message was given up.").count() == 3 && log.contains("no-such-host.invalid"), "{log}");
@@ -294,7 +296,7 @@ async fn notices_are_taken_at_once_and_the_end_waits_only_for_the_grace() {
     let (log, _guard) = Log::start();
     let teller = receiver.teller(WebhookFormat::Discord);
     for number in 0..1000 {
-        teller.notify(load_failed(&number.to_string()), Reason::Stopping);
+        teller.notify(News::of(load_failed(&number.to_string()), Reason::Stopping));
     }
     teller.flush(Span::ms(100)).await;
     assert!(log.text().contains("The grace was over"), "{}", log.text());
@@ -306,7 +308,7 @@ async fn what_waits_for_the_quiet_time_is_told_at_the_end() {
     let mut receiver = Receiving::always(StatusCode::OK).await;
     let teller = receiver.teller(WebhookFormat::Generic);
     for (from, to) in [("large", "medium"), ("medium", "small"), ("small", "tiny")] {
-        teller.notify(downgraded(from, to), Reason::Stopping);
+        teller.notify(News::of(downgraded(from, to), Reason::Stopping));
     }
     teller.flush(GRACE).await;
     assert_eq!(receiver.next().await.body["facts"]["to"], "medium");

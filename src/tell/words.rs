@@ -1,13 +1,15 @@
-//! Words: a notice and its reason -> the variables that a persona's templates are filled with.
+//! Words: what there is to tell -> the variables that a persona's templates are filled with.
 //!
 //! They are words and not numbers, so that a template cannot get a unit wrong. What is not known is absent, and a
 //! template that prints it all the same is refused when the persona is read, not when it has something to say.
 
 use std::collections::BTreeMap;
 
+use super::news::News;
+use super::vocabulary::Vocabulary;
+use crate::classify::Pool;
 use crate::decide::notice::Notice;
-use crate::decide::reason::Reason;
-use crate::units::{Bytes, Span};
+use crate::units::Bytes;
 
 /// The longest value that is put into a message, in characters: a server's error may be a page.
 const VALUE_LENGTH_MAX: usize = 200;
@@ -21,7 +23,8 @@ pub const ONLY_IN_TIPS: &str = "reason";
 pub type Variables = BTreeMap<&'static str, String>;
 
 /// What a template may say about this notice.
-pub fn variables(notice: &Notice, reason: &Reason) -> Variables {
+pub fn variables(news: &News, vocabulary: &Vocabulary) -> Variables {
+    let News { notice, reason, .. } = news;
     let mut words = Variables::from([(ONLY_IN_TIPS, shortened(&reason.to_string(), REASON_LENGTH_MAX))]);
     let mut put = |name, value: &str| {
         words.insert(name, shortened(value, VALUE_LENGTH_MAX));
@@ -31,36 +34,36 @@ pub fn variables(notice: &Notice, reason: &Reason) -> Variables {
             put("from", from);
             put("to", to);
             put("serving", to);
-            put("suggestion", &format!("use {from} again"));
-            put_missing(&mut put, *missing, &pool.to_string());
+            put("suggestion", &vocabulary.using_again(from));
+            put_missing(&mut put, *missing, *pool, vocabulary);
         }
         Notice::ResourcesWanted { serving, wanted, missing, pool } => {
             put_serving(&mut put, serving.as_deref());
             put("wanted", wanted);
-            put("suggestion", &format!("use {wanted}"));
-            put_missing(&mut put, *missing, &pool.to_string());
+            put("suggestion", &vocabulary.using(wanted));
+            put_missing(&mut put, *missing, *pool, vocabulary);
         }
         Notice::Suggested { serving, wanted, missing, pool, below_for } => {
             put_serving(&mut put, serving.as_deref());
             put("wanted", wanted);
-            put("suggestion", &format!("use {wanted} again"));
-            put("below_for", &spoken(*below_for));
-            put_missing(&mut put, *missing, &pool.to_string());
+            put("suggestion", &vocabulary.using_again(wanted));
+            put("below_for", &vocabulary.time(*below_for));
+            put_missing(&mut put, *missing, *pool, vocabulary);
         }
         Notice::LoadFailed { rung, why: _, serving } => {
             put_serving(&mut put, serving.as_deref());
             put("wanted", rung);
-            put("suggestion", &format!("use {rung}"));
+            put("suggestion", &vocabulary.using(rung));
         }
         Notice::CameUpOnCpu { rung, serving } => {
             put_serving(&mut put, serving.as_deref());
             put("wanted", rung);
-            put("suggestion", &format!("use {rung}"));
+            put("suggestion", &vocabulary.using(rung));
         }
         Notice::MemoryKept { rung, kept, pool, serving } => {
             put_serving(&mut put, serving.as_deref());
             put("from", rung);
-            put_missing(&mut put, *kept, &pool.to_string());
+            put_missing(&mut put, *kept, *pool, vocabulary);
         }
     }
     words
@@ -84,10 +87,10 @@ fn put_serving(put: &mut impl FnMut(&'static str, &str), serving: Option<&str>) 
 }
 
 /// What was not about bytes (stalls, say) misses none, and "0 B are missing" would be nonsense.
-fn put_missing(put: &mut impl FnMut(&'static str, &str), missing: Bytes, pool: &str) {
-    put("pool", pool);
+fn put_missing(put: &mut impl FnMut(&'static str, &str), missing: Bytes, pool: Pool, vocabulary: &Vocabulary) {
+    put("pool", vocabulary.pool(pool));
     if missing > Bytes::ZERO {
-        put("missing", &missing.to_string());
+        put("missing", &vocabulary.amount(missing));
     }
 }
 
@@ -100,23 +103,18 @@ pub fn shortened(text: &str, length_max: usize) -> String {
     line.chars().take(length_max - 1).chain(['…']).collect()
 }
 
-/// A length of time as people say it.
-fn spoken(span: Span) -> String {
-    const UNITS: [(u64, &str, &str); 3] =
-        [(86_400_000, "a day", "days"), (3_600_000, "an hour", "hours"), (60_000, "a minute", "minutes")];
-    match UNITS.iter().find(|(size, ..)| span.0 >= *size) {
-        None => "a moment".to_owned(),
-        Some((size, one, _)) if span.0 < 2 * size => (*one).to_owned(),
-        Some((size, _, many)) => format!("{} {many}", span.0 / size),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decide::reason::Reason;
+    use crate::units::Span;
 
     fn notice(fields: serde_json::Value) -> Notice {
         serde_json::from_value(fields).unwrap()
+    }
+
+    fn said(notice: Notice, reason: Reason) -> Variables {
+        variables(&News::of(notice, reason), &Vocabulary::default())
     }
 
     #[test]
@@ -126,21 +124,21 @@ mod tests {
             notice(serde_json::json!({ "event": event, "serving": serving, "wanted": wanted, "missing": missing,
                 "pool": pool, "below_for": below_for }))
         };
-        let words = variables(&suggested(Some("small"), 2_254_857_830, Span::hours(26)), &Reason::Stopping);
+        let words = said(suggested(Some("small"), 2_254_857_830, Span::hours(26)), Reason::Stopping);
         assert_eq!(words["missing"], "2.1 GiB");
-        assert_eq!(words["pool"], "GPU memory");
+        assert_eq!(words["pool"], "graphics memory");
         assert_eq!(words["below_for"], "a day");
         assert_eq!(words["serving"], "small");
-        let words = variables(&suggested(None, 0, Span::hours(50)), &Reason::Stopping);
+        let words = said(suggested(None, 0, Span::hours(50)), Reason::Stopping);
         assert!(!words.contains_key("missing") && !words.contains_key("serving"), "{words:?}");
         assert_eq!(words["below_for"], "2 days");
     }
 
     #[test]
     fn values_are_one_short_line() {
-        let long = variables(
-            &notice(serde_json::json!({ "event": "load_failed", "rung": "a\nb".repeat(500), "why": "" })),
-            &Reason::LoadFailed { rung: "r".to_owned(), error: "é".repeat(5000) },
+        let long = said(
+            notice(serde_json::json!({ "event": "load_failed", "rung": "a\nb".repeat(500), "why": "" })),
+            Reason::LoadFailed { rung: "r".to_owned(), error: "é".repeat(5000) },
         );
         assert_eq!(long["wanted"].chars().count(), VALUE_LENGTH_MAX);
         assert!(!long["wanted"].contains('\n'));

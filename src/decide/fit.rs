@@ -28,6 +28,13 @@ pub struct Shortage {
     pub missing: Bytes,
 }
 
+/// What a rung lacks in every pool that is short.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lack {
+    pub rung: String,
+    pub pools: Vec<Shortage>,
+}
+
 /// Up to where a rung may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
@@ -56,9 +63,14 @@ pub fn amount(footprint: &Footprint, pool: Pool) -> Bytes {
     }
 }
 
-/// What is missing for the footprint to go within the limit in every pool; `None` when it fits. A pool that the
-/// footprint needs and the machine does not have is missing whole.
+/// What is missing where it is worst; `None` when it fits.
 pub fn shortage(rooms: &[Room], footprint: &Footprint, limit: Limit) -> Option<Shortage> {
+    shortages(rooms, footprint, limit).into_iter().max_by_key(|shortage| shortage.missing)
+}
+
+/// What is missing for the footprint to go within the limit in every pool. A pool that the footprint needs and the
+/// machine does not have is missing whole.
+pub fn shortages(rooms: &[Room], footprint: &Footprint, limit: Limit) -> Vec<Shortage> {
     let short = |pool: Pool| {
         let need = amount(footprint, pool);
         let missing = match rooms.iter().find(|room| room.pool == pool) {
@@ -69,7 +81,7 @@ pub fn shortage(rooms: &[Room], footprint: &Footprint, limit: Limit) -> Option<S
         };
         (missing > Bytes::ZERO).then_some(Shortage { pool, missing })
     };
-    Pool::ALL.into_iter().filter_map(short).max_by_key(|shortage| shortage.missing)
+    Pool::ALL.into_iter().filter_map(short).collect()
 }
 
 #[cfg(test)]

@@ -13,6 +13,8 @@ pub mod host;
 #[cfg(feature = "shell")]
 pub mod listener;
 #[cfg(feature = "shell")]
+pub mod programs;
+#[cfg(feature = "shell")]
 pub mod runners;
 #[cfg(feature = "shell")]
 pub mod sampler;

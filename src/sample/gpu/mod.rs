@@ -7,6 +7,7 @@
 pub mod card;
 mod drm;
 mod fdinfo;
+pub mod holders;
 mod nvidia;
 mod nvml;
 #[cfg(test)]
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 
 use self::card::{Card, Memory, Processes};
 use self::fdinfo::Place;
+use self::holders::Holders;
 use self::nvidia::{Held, Nvidia};
 use super::{ProcessMemory, Reading};
 use crate::units::{Bytes, Moment};
@@ -131,6 +133,12 @@ impl Gpus {
         let capacity: Option<Bytes> = pools.values().map(|reading| reading.map(|reading| reading.capacity)).sum();
         self.capacity = capacity.or(self.capacity);
         pools
+    }
+
+    /// Who holds what of the cards' own memory, as the last reading found it.
+    pub fn holders(&self) -> Holders {
+        let listed = self.nvidia.as_ref().map(Nvidia::holders).unwrap_or_default();
+        Holders { listed, in_files: self.told_in_files().0 }
     }
 
     /// The cards that processes tell their use of: those with a pool, and those that work in main memory.

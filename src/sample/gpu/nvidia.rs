@@ -142,6 +142,12 @@ impl Nvidia {
         pids.iter().map(|pid| (*pid, Held { own: held(&own, *pid), main: held(&main, *pid) })).collect()
     }
 
+    /// Every process that holds memory of cards' own, as far as the driver says how much.
+    pub fn holders(&self) -> BTreeMap<u32, Bytes> {
+        let listed = self.listed(Card::has_pool).unwrap_or_default();
+        listed.into_iter().filter_map(|(pid, amount)| Some((pid, amount?))).collect()
+    }
+
     /// Who holds what of all these cards together; `None` where that is not told, or cannot be believed.
     fn listed(&self, is_meant: impl Fn(&Card) -> bool) -> Option<BTreeMap<u32, Option<Bytes>>> {
         let mut sum: BTreeMap<u32, Option<Bytes>> = BTreeMap::new();

@@ -12,7 +12,7 @@ use crate::policy::diagnostic::{Diagnostic, Diagnostics};
 use crate::policy::yaml::{self, Hints, nearest};
 
 /// Every key that a variable can set, and how its text is taken.
-pub(super) const KEYS: [(&str, Form); 22] = [
+pub(super) const KEYS: [(&str, Form); 25] = [
     ("server.url", Form::Text),
     ("server.kind", Form::Text),
     ("gateway.listen", Form::Text),
@@ -29,6 +29,9 @@ pub(super) const KEYS: [(&str, Form); 22] = [
     ("admin.hosts", Form::List),
     ("policy", Form::Text),
     ("tell.persona", Form::Text),
+    ("tell.upgrades", Form::Parsed),
+    ("tell.quiet_hours", Form::Text),
+    ("tell.privacy", Form::Text),
     ("tell.webhooks", Form::Parsed),
     ("sampling.nvml", Form::Text),
     ("store", Form::Text),

@@ -84,7 +84,28 @@ pub struct AdminConfig {
 pub struct TellConfig {
     /// The persona file; the plain built-in one when absent.
     pub persona: Option<PathBuf>,
+    /// Whether it is told too when a better model serves again.
+    pub upgrades: bool,
+    pub quiet_hours: Option<QuietHours>,
+    pub privacy: Privacy,
     pub webhooks: Vec<WebhookConfig>,
+}
+
+/// When nobody is to be disturbed, in minutes of the local day. `from` may be after `to`: a night.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QuietHours {
+    pub from: u16,
+    pub to: u16,
+}
+
+/// What messages may say of the machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Privacy {
+    /// Which programs are large, by their names.
+    #[default]
+    ProgramNames,
+    NoProgramNames,
 }
 
 #[derive(Clone, PartialEq, Eq)]

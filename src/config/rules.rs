@@ -6,7 +6,7 @@ use std::path::Path;
 use super::address::{server_url, webhook_fault};
 use super::layers::Layers;
 use super::settings::{
-    AdminSettings, GatewaySettings, HoldSettings, PretendSettings, Settings, TellSettings, WebhookSettings,
+    AdminSettings, GatewaySettings, HoldSettings, Hours, PretendSettings, Settings, TellSettings, WebhookSettings,
 };
 use super::{
     AdminConfig, Config, GatewayConfig, HoldConfig, Pretend, SamplingConfig, ServerConfig, TellConfig, WebhookConfig,
@@ -120,7 +120,13 @@ fn admin(settings: AdminSettings, layers: &mut Layers) -> AdminConfig {
 fn tell(settings: TellSettings, layers: &mut Layers) -> TellConfig {
     let hooks = settings.webhooks.unwrap_or_default().into_iter().enumerate();
     let webhooks = hooks.filter_map(|(index, hook)| webhook(index, hook, layers)).collect();
-    TellConfig { persona: settings.persona, webhooks }
+    TellConfig {
+        persona: settings.persona,
+        upgrades: settings.upgrades.unwrap_or(false),
+        quiet_hours: settings.quiet_hours.as_ref().and_then(Hours::quiet),
+        privacy: settings.privacy.unwrap_or_default(),
+        webhooks,
+    }
 }
 
 fn webhook(index: usize, settings: WebhookSettings, layers: &mut Layers) -> Option<WebhookConfig> {

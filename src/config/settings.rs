@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{ServerKind, WebhookFormat};
+use super::{Privacy, QuietHours, ServerKind, WebhookFormat};
 use crate::policy::yaml::{Quantity, complaint};
 use crate::units::{Bytes, Span};
 
@@ -85,6 +85,12 @@ pub struct TellSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub persona: Option<PathBuf>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub upgrades: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quiet_hours: Option<Hours>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub privacy: Option<Privacy>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub webhooks: Option<Vec<WebhookSettings>>,
 }
 
@@ -125,6 +131,39 @@ pub struct Listen(pub SocketAddr);
 #[derive(Clone, Debug, Serialize)]
 #[serde(transparent)]
 pub struct ServerUrl(pub String);
+
+/// A part of every day, as it is written: `22:00-07:30`.
+#[derive(Clone, Debug, Serialize)]
+#[serde(transparent)]
+pub struct Hours(String);
+
+impl Hours {
+    pub fn quiet(&self) -> Option<QuietHours> {
+        let (from, to) = self.0.split_once('-')?;
+        let hours = QuietHours { from: minute(from)?, to: minute(to)? };
+        (hours.from != hours.to).then_some(hours)
+    }
+}
+
+/// `22:00` or `7` as a minute of the day.
+fn minute(written: &str) -> Option<u16> {
+    let (hour, minute) = written.trim().split_once(':').unwrap_or((written.trim(), "0"));
+    let (hour, minute): (u16, u16) = (hour.parse().ok()?, minute.parse().ok()?);
+    (hour < 24 && minute < 60).then_some(hour * 60 + minute)
+}
+
+impl<'de> Deserialize<'de> for Hours {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let hours = Hours(String::deserialize(deserializer)?);
+        match hours.quiet() {
+            Some(_) => Ok(hours),
+            None => {
+                let title = format!("not a part of the day: `{}`", hours.0);
+                Err(complaint(&title, "when it begins and when it ends, in local time", "\"22:00-07:30\""))
+            }
+        }
+    }
+}
 
 /// Text that never shows itself.
 #[derive(Clone, Serialize, Deserialize)]

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use super::layers::KEYS;
 use super::load::{ConfigError, Flags, Loaded, Sources, load, state_file, user_file};
 use super::settings::Settings;
-use super::{Pretend, ServerKind, WebhookFormat};
+use super::{Pretend, QuietHours, ServerKind, WebhookFormat};
 use crate::policy::yaml;
 use crate::units::{Bytes, Span};
 
@@ -136,6 +136,18 @@ fn paths_in_a_file_are_meant_from_where_it_lies_and_others_as_they_stand() {
 }
 
 #[test]
+fn quiet_hours_are_two_times_of_the_day() {
+    let hours = |written: &str| world().user(&format!("tell: {{ quiet_hours: \"{written}\" }}\n"));
+    let quiet = |written: &str| hours(written).loaded().0.config.tell.quiet_hours;
+    assert_eq!(quiet("22:00-07:30"), Some(QuietHours { from: 22 * 60, to: 7 * 60 + 30 }));
+    assert_eq!(quiet("12 - 13"), Some(QuietHours { from: 12 * 60, to: 13 * 60 }));
+    for wrong in ["22:00", "22:00-24:00", "7:60-8", "9-9", "evening-morning", "-"] {
+        let report = hours(wrong).refused();
+        assert!(report.contains("not a part of the day") && report.contains("22:00-07:30"), "{report}");
+    }
+}
+
+#[test]
 fn variables_can_hold_lists_booleans_and_numbers() {
     let (Loaded { config, .. }, _folder) = world()
         .variable("TIERKEEPER_GATEWAY__ALIAS", "mai, 7")
@@ -159,7 +171,7 @@ server: { url: box, kind: ollama }
 gateway: { listen: '127.0.0.1:1', alias: [a], trusted_network: true, token_file: t, hosts: [h], hold: { count: 1, bytes: 1MiB, age: 1s }, body_max: 1MiB }
 admin: { listen: '127.0.0.1:2', token_file: t, hosts: [h] }
 policy: p
-tell: { persona: p, webhooks: [] }
+tell: { persona: p, upgrades: true, quiet_hours: 22-7, privacy: program_names, webhooks: [] }
 sampling: { nvml: n }
 store: s
 pretend: { memory: 1GiB, vram: 1GiB }

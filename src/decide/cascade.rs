@@ -177,7 +177,7 @@ impl Controller {
             return if down_to_nothing { self.fall_asleep(now) } else { self.begin_first(now) };
         }
         if let Some(switch) = ended {
-            self.tell_if_less(now, switch);
+            self.tell_of_change(now, switch);
         }
         self.floor = 0;
         self.settle(now, Event::Settled);

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::controller::Controller;
-use super::fit::{Limit, Room, Shortage, amount, shortage};
+use super::fit::{Lack, Limit, Room, Shortage, amount, shortage, shortages};
 use super::judge::RECENT;
 use super::peaks::HORIZON;
 use super::reason::Reason;
@@ -104,6 +104,19 @@ impl Controller {
     pub(super) fn missing_for(&self, now: Moment, index: usize) -> Option<Shortage> {
         let need = self.footprint(&self.policy.ladder[index])?;
         shortage(&self.rooms(now, RECENT)?, &need, Limit::Below(self.policy.upgrade.margin))
+    }
+
+    /// What each rung lacks that is better than the one that serves, the best first that this machine may aim for.
+    pub fn lacking(&self, now: Moment) -> Vec<Lack> {
+        let Some(rooms) = self.rooms(now, RECENT) else { return Vec::new() };
+        let ladder = &self.policy.ladder;
+        let below = self.serving.as_ref().and_then(|rung| self.index_of(rung)).unwrap_or(ladder.len());
+        let limit = Limit::Below(self.policy.upgrade.margin);
+        let lack = |rung: &Arc<Rung>| {
+            let pools = shortages(&rooms, &self.footprint(rung)?, limit);
+            (!pools.is_empty()).then(|| Lack { rung: rung.name.clone(), pools })
+        };
+        ladder.iter().take(below).skip(self.best_allowed()).filter_map(lack).collect()
     }
 
     /// Of a machine that was not looked at yet only what the last tier allows is asked.

@@ -3,7 +3,7 @@
 //! Sans I/O: it has no clock, starts nothing and cannot fail. `judge` says when to switch and to what, `cascade` walks
 //! the steps of a switch; both are parts of this one type and speak to the world only by `self.commands`.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -111,6 +111,12 @@ pub struct Controller {
     pub(super) woken_at: Option<Moment>,
     pub(super) wake_rule_since: Option<Moment>,
     pub(super) room_asked_for: bool,
+    pub(super) asleep_told: bool,
+    /// Since when requests have been held without a pause, and whether that was told.
+    pub(super) held_since: Option<Moment>,
+    pub(super) wait_told: bool,
+    /// The strays of which was told that somebody else wants them.
+    pub(super) contest_told: BTreeSet<String>,
     pub(super) below_since: Option<Moment>,
     pub(super) suggested_at: Option<Moment>,
     pub(super) waits_for_idle: bool,
@@ -182,6 +188,10 @@ impl Controller {
             woken_at: None,
             wake_rule_since: None,
             room_asked_for: false,
+            asleep_told: false,
+            held_since: None,
+            wait_told: false,
+            contest_told: BTreeSet::new(),
             below_since: None,
             suggested_at: None,
             waits_for_idle: false,
@@ -338,6 +348,7 @@ impl Controller {
         self.schedule_sample(now, rising, doubtful);
         self.learn(now);
         self.judge(now);
+        self.note_wait(now);
     }
 
     /// The sooner, the nearer a pool is to hard at the fastest that it is assumed to fill.

@@ -8,10 +8,13 @@ use super::notice::Notice;
 use super::phase::{Kind, Phase, Switch};
 use super::reason::Reason;
 use crate::classify::Pool;
+use crate::policy::Rung;
 use crate::units::{Moment, Span};
 
 const SUGGEST_AFTER: Span = Span::hours(24);
 const SUGGEST_EVERY: Span = Span::hours(24 * 7);
+/// Whoever waits this long is told that they are not forgotten.
+const LONG_WAIT: Span = Span::seconds(30);
 
 impl Controller {
     /// Help is asked for once, until it has been calm again.
@@ -30,6 +33,48 @@ impl Controller {
             missing: short.missing,
             pool: short.pool,
         };
+        self.commands.push_back(Command::Notify { notice, reason });
+    }
+
+    /// Nothing serves any more: told once, until something does.
+    pub(super) fn tell_asleep(&mut self, now: Moment) {
+        let smallest = self.policy.ladder.len() - 1;
+        let Some(short) = self.missing_for(now, smallest).filter(|_| !self.asleep_told && !self.stopping) else {
+            return;
+        };
+        self.asleep_told = true;
+        self.room_asked_for = true;
+        let reason = self.nothing_fits(now, short.pool);
+        let wanted = self.policy.ladder[smallest].name.clone();
+        let notice = Notice::Asleep { wanted, missing: short.missing, pool: short.pool };
+        self.commands.push_back(Command::Notify { notice, reason });
+    }
+
+    /// Somebody else wants what we have got rid of: told once each time that it is left to them.
+    pub(super) fn tell_contested(&mut self, stray: &Rung, unloaded_ago: Span) {
+        if !self.contest_told.insert(stray.model.clone()) {
+            return;
+        }
+        let serving = self.serving.as_ref().map(|rung| rung.name.clone());
+        let notice = Notice::Contested { rung: stray.name.clone(), serving };
+        let reason = Reason::LoadedByOthers { model: stray.model.clone(), unloaded_ago };
+        self.commands.push_back(Command::Notify { notice, reason });
+    }
+
+    /// Requests that are held long are told of, once until none is. While nothing fits that is known already.
+    pub(super) fn note_wait(&mut self, now: Moment) {
+        if self.traffic.held == 0 {
+            self.held_since = None;
+            self.wait_told = false;
+            return;
+        }
+        let waited = now.since(*self.held_since.get_or_insert(now));
+        if waited < LONG_WAIT || self.wait_told || self.phase == Phase::Asleep || self.stopping {
+            return;
+        }
+        self.wait_told = true;
+        let held = self.traffic.held;
+        let (notice, reason) = (Notice::Stalled { waiting: held, waited }, Reason::LongWait { held, waited });
         self.commands.push_back(Command::Notify { notice, reason });
     }
 
@@ -78,11 +123,29 @@ impl Controller {
         self.commands.push_back(Command::Notify { notice, reason: Reason::LongBelow { below_for } });
     }
 
-    /// Only ever downwards: a better rung is its own message.
-    pub(super) fn tell_if_less(&mut self, now: Moment, switch: Switch) {
-        let (Some(from), Some(to)) = (switch.from, self.serving.clone()) else { return };
-        let (Some(before), Some(after)) = (self.index_of(&from), self.index_of(&to)) else { return };
-        if after <= before || matches!(switch.kind, Kind::Up | Kind::Clear) {
+    /// What people get has changed.
+    pub(super) fn tell_of_change(&mut self, now: Moment, switch: Switch) {
+        let Some(to) = self.serving.clone() else { return };
+        let was_asleep = std::mem::take(&mut self.asleep_told);
+        match (switch.kind, &switch.from) {
+            (Kind::Clear, _) => {}
+            (Kind::Up, Some(from)) => self.tell_of_more(Some(from.name.clone()), &to, switch.reason),
+            (Kind::First, _) if was_asleep => self.tell_of_more(None, &to, switch.reason),
+            (Kind::First | Kind::Down | Kind::Replace, Some(from)) => self.tell_if_less(now, from, &to, &switch.reason),
+            (Kind::First | Kind::Down | Kind::Replace | Kind::Up, None) => {}
+        }
+    }
+
+    /// A better rung speaks for itself; that it is there ends what was still to be told.
+    fn tell_of_more(&mut self, from: Option<String>, to: &Rung, reason: Reason) {
+        let is_best = self.index_of(to).is_some_and(|index| index <= self.best_allowed());
+        let notice = Notice::Upgraded { from, to: to.name.clone(), is_best };
+        self.commands.push_back(Command::Notify { notice, reason });
+    }
+
+    fn tell_if_less(&mut self, now: Moment, from: &Rung, to: &Rung, reason: &Reason) {
+        let (Some(before), Some(after)) = (self.index_of(from), self.index_of(to)) else { return };
+        if after <= before {
             return;
         }
         let short = self.missing_for(now, before);
@@ -92,6 +155,6 @@ impl Controller {
             missing: short.map(|short| short.missing).unwrap_or_default(),
             pool: short.map_or(Pool::Ram, |short| short.pool),
         };
-        self.commands.push_back(Command::Notify { notice, reason: switch.reason });
+        self.commands.push_back(Command::Notify { notice, reason: reason.clone() });
     }
 }

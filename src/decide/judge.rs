@@ -115,6 +115,7 @@ impl Controller {
             return self.judge_trouble(now, &serving);
         }
         self.room_asked_for &= self.severity.level >= Level::Watch;
+        self.asleep_told = false;
         if self.judge_placement(now, &serving) {
             return;
         }
@@ -292,7 +293,7 @@ impl Controller {
         self.wake_rule_since = None;
         let relapsed = self.woken_at.is_some_and(|at| now.since(at) < ASLEEP_RELAPSE);
         self.asleep_hold = if relapsed { self.asleep_hold.times(2).min(ASLEEP_HOLD_MAX) } else { ASLEEP_HOLD_MIN };
-        self.ask_for_room(now);
+        self.tell_asleep(now);
         self.leave_if_stopping();
         self.apply_next_policy(now);
     }
@@ -338,10 +339,15 @@ impl Controller {
                 now
             }
         };
-        let contested = self.cleared_at.get(&stray.model).is_some_and(|at| now.since(*at) < CONTESTED);
-        if contested || now.since(since) < LISTING_LAG {
+        if now.since(since) < LISTING_LAG {
             return false;
         }
+        let cleared_ago = self.cleared_at.get(&stray.model).map(|at| now.since(*at));
+        if let Some(ago) = cleared_ago.filter(|ago| *ago < CONTESTED) {
+            self.tell_contested(&stray, ago);
+            return false;
+        }
+        self.contest_told.remove(&stray.model);
         self.cleared_at.insert(stray.model.clone(), now);
         self.stray = None;
         let reason = Reason::ServerFound {

@@ -109,6 +109,16 @@ pub enum Reason {
     LongBelow {
         below_for: Span,
     },
+    /// The server lists a model that was unloaded so long ago, and we did not load it.
+    LoadedByOthers {
+        model: String,
+        unloaded_ago: Span,
+    },
+    /// Requests wait for a switch to end.
+    LongWait {
+        held: u32,
+        waited: Span,
+    },
     Stopping,
 }
 
@@ -173,6 +183,10 @@ impl fmt::Display for Reason {
             Reason::LongBelow { below_for } => {
                 write!(f, "for {below_for} it has been less than this machine may aim for")
             }
+            Reason::LoadedByOthers { model, unloaded_ago } => {
+                write!(f, "{model} is loaded again, and it was unloaded {unloaded_ago} ago")
+            }
+            Reason::LongWait { held, waited } => write!(f, "{held} requests are held, and have been for {waited}"),
             Reason::Stopping => write!(f, "we were asked to stop"),
         }
     }

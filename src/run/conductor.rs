@@ -15,6 +15,7 @@ use super::asking::ask;
 use super::clock::Clock;
 use super::keeping;
 use super::policy_file::{self, PolicyWatch};
+use super::programs::ProgramFinder;
 use super::report::{self, Around, Decision};
 use super::sampling::Job;
 use super::server::{self, Listing};
@@ -51,7 +52,8 @@ pub struct Parts {
     pub clock: Clock,
     pub gateway: Gateway,
     pub driver: Arc<Driver>,
-    pub teller: Teller,
+    pub teller: Arc<Teller>,
+    pub programs: ProgramFinder,
     pub listing: Arc<Listing>,
     pub nudge: Arc<Notify>,
     /// The models of the policy, for whoever reads the server's list.
@@ -206,7 +208,10 @@ impl Conductor {
             // What was asked of it is not to be asked of the one that comes after it, nor answered late.
             Input::ServerDown { .. } => self.stop_acting(),
             Input::ServerUp(facts) => self.server_version = Some(facts.version.clone()),
-            Input::Sampled(sample) => self.host_use = sample.host_use,
+            Input::Sampled(sample) => {
+                self.host_use = sample.host_use;
+                self.parts.programs.note(sample);
+            }
             Input::MachineFound(_)
             | Input::FootprintsLearned(_)
             | Input::ModelsFound(_)
@@ -259,7 +264,10 @@ impl Conductor {
                 Command::Cut { rung, .. } => self.parts.gateway.cut(&rung.name),
                 Command::Release { rung, .. } => self.release(rung),
                 Command::Remember { learned, .. } => keeping::keep(self.parts.store.as_ref(), learned),
-                Command::Notify { notice, reason } => self.parts.teller.notify(News::of(notice, reason)),
+                Command::Notify { notice, reason } => {
+                    let lacking = self.parts.controller.lacking(self.parts.clock.now());
+                    self.parts.programs.tell(&self.parts.teller, News { lacking, ..News::of(notice, reason) });
+                }
                 Command::Exit { .. } => self.exiting = true,
             }
         }

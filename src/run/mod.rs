@@ -7,6 +7,7 @@ pub mod trigger;
 
 mod conductor;
 mod keeping;
+mod programs;
 mod report;
 mod sampling;
 pub mod server;
@@ -22,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use self::clock::Clock;
 use self::conductor::{Conductor, Parts};
 use self::policy_file::PolicyWatch;
+use self::programs::{HoldersSeen, ProgramFinder};
 use self::server::{Listing, Watch};
 use self::trigger::{MEMORY_PRESSURE, StallTrigger};
 use crate::act::Driver;
@@ -102,7 +104,7 @@ async fn drive(
 ) -> Result<(), RunError> {
     let Setup { config, policy, persona } = setup;
     let clock = Clock::start();
-    let teller = Teller::new(&config.tell, persona)?;
+    let teller = Arc::new(Teller::new(&config.tell, persona)?);
     let adopt = if policy.is_some() { Adopt::Ladder } else { Adopt::OwnLoads };
     let (driver, policy) = tokio::select! {
         prepared = prepare(&config, policy) => prepared?,
@@ -133,7 +135,8 @@ async fn drive(
     };
     let machine = machine(&config);
     inputs.send(Input::MachineFound(machine)).ok();
-    let jobs = sampling::start(sampler(&config, &driver), machine, clock, inputs.clone());
+    let holders = HoldersSeen::default();
+    let jobs = sampling::start(sampler(&config, &driver), machine, clock, inputs.clone(), Arc::clone(&holders));
     let jobs = jobs.map_err(|source| RunError::Thread { source })?;
     let (store, learned) = keeping::open(config.store.as_deref()).await;
     inputs.send(Input::FootprintsLearned(learned)).ok();
@@ -149,6 +152,7 @@ async fn drive(
         gateway,
         driver,
         teller,
+        programs: ProgramFinder::new(config.tell.privacy, holders),
         listing,
         nudge,
         names,

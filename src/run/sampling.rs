@@ -3,11 +3,12 @@
 //! Reading /proc can block, on a driver or on a machine that is out of memory; the loop must go on all the same. There
 //! is one thread and it is never given up: while it hangs no sample comes, and the Controller knows that it is blind.
 
-use std::sync::mpsc;
+use std::sync::{PoisonError, mpsc};
 
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::clock::Clock;
+use super::programs::HoldersSeen;
 use crate::classify::tier::Machine;
 use crate::decide::input::Input;
 use crate::sample::runners::Runners;
@@ -28,6 +29,7 @@ pub fn start(
     mut machine: Machine,
     clock: Clock,
     inputs: UnboundedSender<Input>,
+    holders: HoldersSeen,
 ) -> std::io::Result<mpsc::Sender<Job>> {
     let (jobs, taken) = mpsc::channel::<Job>();
     let work = move || {
@@ -44,6 +46,9 @@ pub fn start(
                                Run as the server's user to see them."
                 );
                 said_hidden = true;
+            }
+            if !sampler.gpus().cards().is_empty() {
+                *holders.lock().unwrap_or_else(PoisonError::into_inner) = sampler.gpus().holders();
             }
             // Before the sample, which is judged by the tier of this machine.
             if let Some(vram) = sampler.gpus().capacity().filter(|vram| *vram != machine.vram) {

@@ -88,7 +88,9 @@ fn a_hog_sends_it_down_to_what_fits_and_its_end_brings_it_back_after_the_stable_
     let up = outcome.changes[2].at_ms;
     assert!((120_000..135_000).contains(&down), "{down}");
     assert!((900_000..920_000).contains(&up), "{up}");
-    assert!(matches!(&outcome.notices[..], [Notice::Downgraded { from, to, .. }] if from == "large" && to == "medium"));
+    assert!(
+        matches!(&outcome.notices[..], [Notice::Downgraded { from, to, .. }, Notice::Upgraded { .. }] if from == "large" && to == "medium")
+    );
 }
 
 #[test]

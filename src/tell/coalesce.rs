@@ -20,36 +20,33 @@ pub struct Coalescer {
     kinds: BTreeMap<&'static str, Kind>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Kind {
-    told: Notice,
-    told_at: Moment,
+    told: Option<(Notice, Moment)>,
     waiting: Option<News>,
 }
 
+/// Until when nobody is to be disturbed, if now is such a time.
+pub type QuietUntil = Option<Moment>;
+
 impl Coalescer {
-    /// Takes a notice in, and gives back what is to be told now.
-    pub fn offer(&mut self, now: Moment, news: News) -> Option<News> {
-        let Some(kind) = self.kinds.get_mut(news.notice.event()) else {
-            let kind = Kind { told: news.notice.clone(), told_at: now, waiting: None };
-            self.kinds.insert(news.notice.event(), kind);
-            return Some(news);
-        };
+    /// Takes news in, and gives back what is to be told now.
+    pub fn offer(&mut self, now: Moment, quiet: QuietUntil, news: News) -> Option<News> {
+        self.ease(&news.notice);
+        let kind = self.kinds.entry(news.notice.event()).or_default();
         kind.waiting = match kind.waiting.take() {
             None => Some(news),
-            Some(earlier) => {
-                let News { notice, reason, programs } = news;
-                merged(earlier.notice, notice).map(|notice| News { notice, reason, programs })
-            }
+            Some(earlier) => merged(earlier.notice, news.notice.clone()).map(|notice| News { notice, ..news }),
         };
         // This also lets go of what waited and was undone since: people know where it ended.
-        kind.waiting.take_if(|news| now.since(kind.told_at) < KNOWN && same(&news.notice, &kind.told));
-        kind.tell(now)
+        let known = kind.told.as_ref().filter(|(_, at)| now.since(*at) < KNOWN);
+        kind.waiting.take_if(|news| known.is_some_and(|(told, _)| same(&news.notice, told)));
+        kind.tell(now, quiet)
     }
 
     /// What has waited long enough; ask again until there is nothing.
-    pub fn due(&mut self, now: Moment) -> Option<News> {
-        self.kinds.values_mut().find_map(|kind| kind.tell(now))
+    pub fn due(&mut self, now: Moment, quiet: QuietUntil) -> Option<News> {
+        self.kinds.values_mut().find_map(|kind| kind.tell(now, quiet))
     }
 
     /// Everything that waits, whatever the time: we are about to end.
@@ -58,22 +55,49 @@ impl Coalescer {
     }
 
     /// When `due` will have something.
-    pub fn next(&self) -> Option<Moment> {
+    pub fn next(&self, quiet: QuietUntil) -> Option<Moment> {
         let waiting = self.kinds.values().filter(|kind| kind.waiting.is_some());
-        waiting.map(|kind| kind.told_at + QUIET).min()
+        let due = waiting.map(|kind| kind.told.as_ref().map_or(Moment::START, |(_, at)| *at + QUIET)).min()?;
+        Some(quiet.map_or(due, |quiet| quiet.max(due)))
+    }
+
+    /// What waits to be told and is over is no news: it got better before anybody heard of it.
+    pub fn ease(&mut self, notice: &Notice) {
+        let Notice::Upgraded { to, is_best, .. } = notice else { return };
+        for kind in self.kinds.values_mut() {
+            kind.waiting = kind.waiting.take().and_then(|news| eased(news, to, *is_best));
+        }
     }
 }
 
 impl Kind {
-    fn tell(&mut self, now: Moment) -> Option<News> {
-        if now < self.told_at + QUIET {
+    fn tell(&mut self, now: Moment, quiet: QuietUntil) -> Option<News> {
+        let lately = self.told.as_ref().is_some_and(|(_, at)| now < *at + QUIET);
+        if lately || quiet.is_some_and(|quiet| now < quiet) {
             return None;
         }
         let news = self.waiting.take()?;
-        self.told = news.notice.clone();
-        self.told_at = now;
+        self.told = Some((news.notice.clone(), now));
         Some(news)
     }
+}
+
+/// What is left of waiting news now that `to` serves again.
+fn eased(news: News, to: &str, is_best: bool) -> Option<News> {
+    let notice = match news.notice.clone() {
+        Notice::Downgraded { from, .. } if is_best || from == to => return None,
+        Notice::Downgraded { from, missing, pool, .. } => Notice::Downgraded { from, to: to.to_owned(), missing, pool },
+        Notice::Asleep { .. } | Notice::ResourcesWanted { .. } | Notice::Stalled { .. } => return None,
+        Notice::Suggested { .. } if is_best => return None,
+        Notice::LoadFailed { rung, .. } | Notice::CameUpOnCpu { rung, .. } if rung == to => return None,
+        Notice::Suggested { .. }
+        | Notice::LoadFailed { .. }
+        | Notice::CameUpOnCpu { .. }
+        | Notice::MemoryKept { .. }
+        | Notice::Contested { .. }
+        | Notice::Upgraded { .. } => return Some(news),
+    };
+    Some(News { notice, ..news })
 }
 
 /// Two notices of one kind as one; nothing when they cancel each other out.
@@ -103,6 +127,10 @@ fn gist(notice: Notice) -> Notice {
         }
         Notice::LoadFailed { rung, serving, .. } => Notice::LoadFailed { rung, why: String::new(), serving },
         Notice::CameUpOnCpu { rung, serving } => Notice::CameUpOnCpu { rung, serving },
+        Notice::Asleep { wanted, pool, .. } => Notice::Asleep { wanted, missing, pool },
+        Notice::Contested { rung, serving: _ } => Notice::Contested { rung, serving: None },
+        Notice::Stalled { .. } => Notice::Stalled { waiting: 0, waited: Span::ZERO },
+        Notice::Upgraded { from, to, is_best } => Notice::Upgraded { from, to, is_best },
         Notice::MemoryKept { rung, pool, serving, .. } => Notice::MemoryKept { rung, kept: missing, pool, serving },
     }
 }
@@ -126,17 +154,29 @@ mod tests {
         Notice::LoadFailed { rung: rung.to_owned(), why: "no".to_owned(), serving: None }
     }
 
+    fn up(to: &str, is_best: bool) -> Notice {
+        Notice::Upgraded { from: Some("small".to_owned()), to: to.to_owned(), is_best }
+    }
+
     /// (second, notice offered) -> (second, notice told); due ones are asked for once a second.
     fn told(offered: &[(u64, Notice)], until: u64) -> Vec<(u64, Notice)> {
+        told_quiet(offered, until, 0..0)
+    }
+
+    /// The same, with seconds in which nobody is to be disturbed.
+    fn told_quiet(offered: &[(u64, Notice)], until: u64, quiet: std::ops::Range<u64>) -> Vec<(u64, Notice)> {
         let mut coalescer = Coalescer::default();
         let mut told = Vec::new();
         for second in 0..=until {
             let now = Moment(second * 1000);
-            while let Some(news) = coalescer.due(now) {
+            let quiet = quiet.contains(&second).then_some(Moment(quiet.end * 1000));
+            let next = coalescer.next(quiet);
+            while let Some(news) = coalescer.due(now, quiet) {
+                assert!(next.is_some_and(|next| next <= now), "it was said when it would be due");
                 told.push((second, news.notice));
             }
             for (_, notice) in offered.iter().filter(|(at, _)| *at == second) {
-                told.extend(coalescer.offer(now, news(notice.clone())).map(|news| (second, news.notice)));
+                told.extend(coalescer.offer(now, quiet, news(notice.clone())).map(|news| (second, news.notice)));
             }
         }
         told
@@ -178,10 +218,35 @@ mod tests {
     #[test]
     fn what_waits_is_had_at_the_end() {
         let mut coalescer = Coalescer::default();
-        assert!(coalescer.offer(Moment(0), news(down("a", "b", 1))).is_some());
-        assert!(coalescer.offer(Moment(1), news(down("b", "c", 1))).is_none());
-        assert_eq!(coalescer.next(), Some(Moment(60_000)));
+        assert!(coalescer.offer(Moment(0), None, news(down("a", "b", 1))).is_some());
+        assert!(coalescer.offer(Moment(1), None, news(down("b", "c", 1))).is_none());
+        assert_eq!(coalescer.next(None), Some(Moment(60_000)));
         assert_eq!(coalescer.rest(), [news(down("b", "c", 1))]);
-        assert_eq!(coalescer.next(), None);
+        assert_eq!(coalescer.next(None), None);
+    }
+
+    #[test]
+    fn what_got_better_before_it_was_told_is_not_told_or_told_as_it_is_now() {
+        let asleep =
+            Notice::Asleep { wanted: "small".to_owned(), missing: Bytes::mib(1), pool: crate::classify::Pool::Ram };
+        let waits = [(0, down("a", "b", 1)), (0, asleep.clone()), (0, failed("z"))];
+        let again = [(10, down("b", "c", 1)), (10, asleep), (10, failed("a"))];
+        let first: Vec<(u64, Notice)> = waits.to_vec();
+        let with = |better: Notice| told(&[&waits[..], &again[..], &[(20, better)]].concat(), 600);
+        let mut told_at_20 = first.clone();
+        told_at_20.push((20, up("a", true)));
+        assert_eq!(with(up("a", true)), told_at_20, "all of it is over");
+        let some = with(up("bb", false));
+        assert!(some.contains(&(60, down("b", "bb", 1))) && some.contains(&(60, failed("a"))), "{some:?}");
+    }
+
+    #[test]
+    fn in_quiet_hours_everything_waits_and_then_is_told_as_it_ended() {
+        let steps = [(5, down("a", "b", 1)), (50, failed("a")), (90, down("b", "c", 3)), (200, failed("d"))];
+        let expected = [(300, down("a", "c", 3)), (300, failed("d"))];
+        assert_eq!(told_quiet(&steps, 600, 0..300), expected);
+        let over = [(5, down("a", "b", 1)), (100, up("a", true))];
+        let told = told_quiet(&over, 600, 0..300);
+        assert_eq!(told, [(300, up("a", true))], "what was over by morning is not told");
     }
 }

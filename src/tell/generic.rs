@@ -59,6 +59,10 @@ struct Facts<'a> {
     below_for_ms: Option<Span>,
     #[serde(skip_serializing_if = "Option::is_none")]
     why: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waiting: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waited_ms: Option<Span>,
 }
 
 /// What identifies a message over all its deliveries.
@@ -88,9 +92,14 @@ pub fn payload(stamp: &Stamp, words: &Words, persona: &Persona, notice: &Notice,
 
 fn severity(notice: &Notice) -> Severity {
     match notice {
-        Notice::Suggested { .. } => Severity::Info,
-        Notice::Downgraded { .. } | Notice::ResourcesWanted { .. } => Severity::Warning,
-        Notice::CameUpOnCpu { .. } | Notice::MemoryKept { .. } | Notice::LoadFailed { .. } => Severity::Error,
+        Notice::Suggested { .. } | Notice::Upgraded { .. } => Severity::Info,
+        Notice::Downgraded { .. }
+        | Notice::ResourcesWanted { .. }
+        | Notice::Contested { .. }
+        | Notice::Stalled { .. } => Severity::Warning,
+        Notice::Asleep { .. } | Notice::CameUpOnCpu { .. } | Notice::MemoryKept { .. } | Notice::LoadFailed { .. } => {
+            Severity::Error
+        }
     }
 }
 
@@ -129,6 +138,16 @@ fn facts(notice: &Notice) -> Facts<'_> {
         Notice::CameUpOnCpu { rung, serving } => {
             Facts { rung: Some(rung), serving: serving.as_deref(), ..Facts::default() }
         }
+        Notice::Asleep { wanted, missing, pool } => {
+            Facts { wanted: Some(wanted), missing_bytes: Some(*missing), pool: written(pool), ..Facts::default() }
+        }
+        Notice::Contested { rung, serving } => {
+            Facts { rung: Some(rung), serving: serving.as_deref(), ..Facts::default() }
+        }
+        Notice::Stalled { waiting, waited } => {
+            Facts { waiting: Some(*waiting), waited_ms: Some(*waited), ..Facts::default() }
+        }
+        Notice::Upgraded { from, to, is_best: _ } => Facts { from: from.as_deref(), to: Some(to), ..Facts::default() },
         Notice::MemoryKept { rung, kept, pool, serving } => Facts {
             rung: Some(rung),
             serving: serving.as_deref(),

@@ -16,6 +16,9 @@ pub mod persona;
 mod persona_file;
 pub mod post;
 pub mod preview;
+mod quiet;
+mod samples;
+pub mod suggest;
 mod vocabulary;
 pub mod words;
 #[cfg(test)]
@@ -27,6 +30,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use jiff::ZonedDateTime;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -34,18 +38,21 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use self::address::AddressRefused;
-use self::coalesce::Coalescer;
+use self::coalesce::{Coalescer, QuietUntil};
 use self::delivery::{Label, Mailbox, deliver};
 use self::dress::Dress;
 use self::generic::Stamp;
 use self::news::News;
 use self::persona::Persona;
 use self::post::{HttpPost, Outgoing};
-use crate::config::{TellConfig, WebhookFormat};
+use crate::config::{QuietHours, TellConfig, WebhookFormat};
+use crate::decide::notice::Notice;
 use crate::units::{Moment, Span};
 
 /// How many notices may wait to be put into words; that takes microseconds, so more means that something is broken.
 const HEARD_MAX: usize = 64;
+/// How often it is looked whether the quiet hours are over, while something waits for that.
+const LOOK_AT_THE_TIME: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// Why a webhook cannot be used. Its URL is a secret, so it is named by its place in the list and its host.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -87,7 +94,15 @@ impl Teller {
             aborts.push(tasks.spawn(deliver(mailbox, post, silent.clone())).abort_handle());
         }
         let mailboxes = outlets.iter().map(|(_, mailbox)| Arc::clone(mailbox)).collect();
-        let speaker = Speaker { persona, outlets, coalescer: Coalescer::default(), turns: BTreeMap::new(), told: 0 };
+        let speaker = Speaker {
+            persona,
+            upgrades: config.upgrades,
+            quiet_hours: config.quiet_hours,
+            outlets,
+            coalescer: Coalescer::default(),
+            turns: BTreeMap::new(),
+            told: 0,
+        };
         aborts.push(tasks.spawn(speak(speaker, hears, closing.clone(), silent.drop_guard())).abort_handle());
         tasks.close();
         Ok(Teller { heard, closing, mailboxes, tasks, aborts })
@@ -122,6 +137,9 @@ fn format_name(format: WebhookFormat) -> &'static str {
 /// What the speaking task holds.
 struct Speaker {
     persona: Persona,
+    /// Whether it is told too when it got better.
+    upgrades: bool,
+    quiet_hours: Option<QuietHours>,
     outlets: Vec<(WebhookFormat, Arc<Mailbox>)>,
     coalescer: Coalescer,
     /// How many messages of each kind were told: whose turn it is among the variants.
@@ -133,7 +151,10 @@ async fn speak(mut speaker: Speaker, mut hears: Receiver<News>, closing: Cancell
     let start = Instant::now();
     let now = || Moment(u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX));
     loop {
-        let next = speaker.coalescer.next().map(|next| start + Span(next.0).duration());
+        let quiet = speaker.quiet_until(now());
+        let next = speaker.coalescer.next(quiet).map(|next| start + Span(next.0).duration());
+        // Clocks are set, and a machine sleeps: what waits for the end of a night looks at the time now and then.
+        let next = next.map(|next| if quiet.is_some() { next.min(Instant::now() + LOOK_AT_THE_TIME) } else { next });
         tokio::select! {
             biased;
             heard = hears.recv() => match heard {
@@ -145,20 +166,34 @@ async fn speak(mut speaker: Speaker, mut hears: Receiver<News>, closing: Cancell
             () = closing.cancelled() => hears.close(),
         }
     }
+    let quiet = speaker.quiet_until(now());
     for news in speaker.coalescer.rest() {
-        speaker.tell(&news);
+        if quiet.is_none() {
+            speaker.tell(&news);
+        }
     }
 }
 
 impl Speaker {
     fn hear(&mut self, now: Moment, news: News) {
-        if let Some(news) = self.coalescer.offer(now, news) {
-            self.tell(&news);
+        if matches!(news.notice, Notice::Upgraded { .. }) && !self.upgrades {
+            return self.coalescer.ease(&news.notice);
+        }
+        let quiet = self.quiet_until(now);
+        match self.coalescer.offer(now, quiet, news) {
+            Some(news) => self.tell(&news),
+            None if quiet.is_some() => tracing::info!(message = "A message may wait for the end of the quiet hours."),
+            None => {}
         }
     }
 
+    fn quiet_until(&self, now: Moment) -> QuietUntil {
+        Some(now + quiet::left(self.quiet_hours?, &ZonedDateTime::now())?)
+    }
+
     fn speak_due(&mut self, now: Moment) {
-        while let Some(news) = self.coalescer.due(now) {
+        let quiet = self.quiet_until(now);
+        while let Some(news) = self.coalescer.due(now, quiet) {
             self.tell(&news);
         }
     }

@@ -1,5 +1,6 @@
 //! News: what there is to tell -> the notice, its reason, and what a person could close to help.
 
+use crate::decide::fit::Lack;
 use crate::decide::notice::Notice;
 use crate::decide::reason::Reason;
 use crate::units::Bytes;
@@ -11,6 +12,8 @@ pub struct News {
     pub reason: Reason,
     /// Other people's programs that hold much; empty where none was looked for or may be named.
     pub programs: Vec<Program>,
+    /// What the better rungs lack, the best first.
+    pub lacking: Vec<Lack>,
 }
 
 /// A program as people know it: all of a browser's processes are one.
@@ -25,6 +28,6 @@ pub struct Program {
 impl News {
     /// With no program to close.
     pub fn of(notice: Notice, reason: Reason) -> Self {
-        News { notice, reason, programs: Vec::new() }
+        News { notice, reason, programs: Vec::new(), lacking: Vec::new() }
     }
 }

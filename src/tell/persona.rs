@@ -16,6 +16,7 @@ use super::faults;
 use super::limits;
 use super::news::News;
 use super::persona_file::{EventFile, PersonaFile, check_head};
+use super::samples::samples;
 use super::vocabulary::Vocabulary;
 use super::words::{self, Variables};
 use crate::decide::notice::Notice;
@@ -187,7 +188,7 @@ impl Persona {
             }
             let ids = sayings.lists.entry(list_name.to_owned()).or_default();
             for source in &list.value {
-                let id = variant_id(notice, &source.value);
+                let id = variant_id(notice.event(), &source.value);
                 self.add_one(file_text, source, id.clone(), notice, &[], found);
                 ids.push(id);
             }
@@ -207,9 +208,8 @@ impl Persona {
     fn too_long(&self, event: &EventFile, name: &str) -> Vec<Diagnostic> {
         let sources = event.in_mood.values().chain([&event.say]).flat_map(|list| &list.value);
         let judged = sources.filter_map(|source| {
-            let examples = Notice::examples().into_iter().filter(|example| example.event() == name);
-            let mut said = examples
-                .map(|example| self.say_as(&variant_id(&example, &source.value), &sample(example), Dress::Discord));
+            let id = variant_id(name, &source.value);
+            let mut said = samples(name).into_iter().map(|news| self.say_as(&id, &news, Dress::Discord));
             let too_long = said.find_map(|words| limits::too_long(&words.text, words.tip.as_deref()))?;
             Some(faults::too_long(source, too_long))
         });
@@ -242,8 +242,8 @@ impl Persona {
             found.extend(unknown.iter().map(|one| faults::unknown_variable(file_text, source, one, notice, &known)));
             return;
         }
-        for example in Notice::examples().iter().filter(|example| example.event() == notice.event()) {
-            match self.fill(&name, &words::variables(&sample(example.clone()), &self.vocabulary), Dress::Plain) {
+        for news in samples(notice.event()) {
+            match self.fill(&name, &words::variables(&news, &self.vocabulary), Dress::Plain) {
                 Ok(text) if !text.is_empty() || !also_known.is_empty() => {}
                 Ok(_) => return found.push(faults::says_nothing(source)),
                 Err(error) => return found.push(faults::cannot_be_filled(file_text, source, &error)),
@@ -252,14 +252,10 @@ impl Persona {
     }
 }
 
-fn sample(notice: Notice) -> News {
-    News::of(notice, Reason::LoadFailed { rung: "large".to_owned(), error: "the server ended".to_owned() })
-}
-
 /// FNV-1a of the text, beside the event's name.
-fn variant_id(notice: &Notice, text: &str) -> String {
+fn variant_id(event: &str, text: &str) -> String {
     let hash = text.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-    format!("{}/{hash:08x}", notice.event())
+    format!("{event}/{hash:08x}")
 }
 
 fn bare(notice: &Notice, facts: &Variables, dress: Dress) -> Words {
@@ -299,7 +295,8 @@ mod tests {
         format!(
             "name: Test\n{head}messages:\n  downgraded:\n    say: [{downgraded}]\n    tip: \"{{{{ reason }}}}\"\n  resources_wanted: \
              {{ say: [a] }}\n  suggested: {{ say: [b] }}\n  load_failed: {{ say: [c] }}\n  \
-             came_up_on_cpu: {{ say: [d] }}\n  memory_kept: {{ say: [e] }}\n"
+             came_up_on_cpu: {{ say: [d] }}\n  memory_kept: {{ say: [e] }}\n  asleep: {{ say: [f] }}\n  \
+             contested: {{ say: [g] }}\n  stalled: {{ say: [h] }}\n  upgraded: {{ say: [i] }}\n"
         )
     }
 
@@ -386,7 +383,7 @@ mod tests {
         4 |     say: [fine, 'misssing: {{ misssing }}']
           |                               ^^^^^^^^ nothing of this name is known here
           |
-          = expected: one of from, to, serving, missing, pool, suggestion, name, language, mood
+          = expected: one of from, to, serving, missing, pool, suggestion, close, enough_for, name, language, mood
           = help: `{{ missing }}`
         ");
     }
@@ -455,9 +452,9 @@ mod tests {
     fn a_missing_and_an_unknown_event_are_pointed_at() {
         let missing = file("", "a").replace("  load_failed: { say: [c] }\n", "");
         assert!(refused(&missing).contains("load_failed"), "{}", refused(&missing));
-        let unknown = file("", "a") + "  upgraded: { say: [d] }\n";
+        let unknown = file("", "a") + "  delighted: { say: [d] }\n";
         assert!(
-            refused(&unknown).contains("upgraded") && refused(&unknown).contains("p.yaml:11"),
+            refused(&unknown).contains("delighted") && refused(&unknown).contains("p.yaml:15"),
             "{}",
             refused(&unknown)
         );

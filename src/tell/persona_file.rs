@@ -34,6 +34,10 @@ pub struct MessagesFile {
     pub load_failed: EventFile,
     pub came_up_on_cpu: EventFile,
     pub memory_kept: EventFile,
+    pub asleep: EventFile,
+    pub contested: EventFile,
+    pub stalled: EventFile,
+    pub upgraded: EventFile,
 }
 
 #[derive(Deserialize)]
@@ -55,10 +59,14 @@ impl MessagesFile {
             Notice::LoadFailed { .. } => &self.load_failed,
             Notice::CameUpOnCpu { .. } => &self.came_up_on_cpu,
             Notice::MemoryKept { .. } => &self.memory_kept,
+            Notice::Asleep { .. } => &self.asleep,
+            Notice::Contested { .. } => &self.contested,
+            Notice::Stalled { .. } => &self.stalled,
+            Notice::Upgraded { .. } => &self.upgraded,
         }
     }
 
-    pub fn all(&self) -> [&EventFile; 6] {
+    pub fn all(&self) -> [&EventFile; 10] {
         [
             &self.downgraded,
             &self.resources_wanted,
@@ -66,6 +74,10 @@ impl MessagesFile {
             &self.load_failed,
             &self.came_up_on_cpu,
             &self.memory_kept,
+            &self.asleep,
+            &self.contested,
+            &self.stalled,
+            &self.upgraded,
         ]
     }
 }

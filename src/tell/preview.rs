@@ -8,25 +8,14 @@ use std::fmt::Write;
 use super::dress::Dress;
 use super::news::News;
 use super::persona::{Persona, SAY};
-use crate::classify::{Level, OwnSource, Pool};
-use crate::decide::notice::Notice;
-use crate::decide::reason::Reason;
-use crate::units::{Bytes, Permille, Span};
+use super::samples::{events, samples};
 
 /// All events, moods and variants, each variant under its id.
 pub fn preview(persona: &Persona) -> String {
     let mut shown = head(persona);
-    let examples = Notice::examples();
-    let mut events: Vec<&'static str> = Vec::new();
-    for notice in &examples {
-        if !events.contains(&notice.event()) {
-            events.push(notice.event());
-        }
-    }
-    for event in events {
-        let about: Vec<&Notice> = examples.iter().filter(|notice| notice.event() == event).collect();
+    for event in events() {
         shown += &format!("\n{event}\n");
-        shown += &of_event(persona, event, &about);
+        shown += &of_event(persona, event, &samples(event));
     }
     shown
 }
@@ -38,7 +27,7 @@ fn head(persona: &Persona) -> String {
     format!("{}, {}{mood}{knobs}\n", persona.name, persona.language)
 }
 
-fn of_event(persona: &Persona, event: &str, about: &[&Notice]) -> String {
+fn of_event(persona: &Persona, event: &str, about: &[News]) -> String {
     let mut shown = String::new();
     let Some(sayings) = persona.sayings(event) else { return shown };
     let now = persona.variants(event);
@@ -52,12 +41,8 @@ fn of_event(persona: &Persona, event: &str, about: &[&Notice]) -> String {
             shown += &of_variant(persona, variant, about);
         }
     }
-    let tips = about.iter().filter_map(|notice| {
-        let variant = now.first()?;
-        persona.say_as(variant, &sample(notice), Dress::Plain).tip
-    });
-    let mut tips: Vec<String> = tips.collect();
-    tips.dedup();
+    let tips = about.iter().filter_map(|news| persona.say_as(now.first()?, news, Dress::Plain).tip);
+    let tips = unique(tips);
     if !tips.is_empty() {
         shown += "  tip\n";
     }
@@ -67,51 +52,26 @@ fn of_event(persona: &Persona, event: &str, about: &[&Notice]) -> String {
     shown
 }
 
-fn of_variant(persona: &Persona, variant: &str, about: &[&Notice]) -> String {
-    let texts = about.iter().map(|notice| persona.say_as(variant, &sample(notice), Dress::Plain).text);
-    let mut texts: Vec<String> = texts.collect();
-    texts.dedup();
+/// Each text once, in order.
+fn unique(texts: impl Iterator<Item = String>) -> Vec<String> {
+    let mut kept: Vec<String> = Vec::new();
+    for text in texts {
+        if !kept.contains(&text) {
+            kept.push(text);
+        }
+    }
+    kept
+}
+
+fn of_variant(persona: &Persona, variant: &str, about: &[News]) -> String {
+    let texts = about.iter().map(|news| persona.say_as(variant, news, Dress::Plain).text);
+    let texts = unique(texts);
     let id = variant.rsplit('/').next().unwrap_or(variant);
     let lines = texts.iter().enumerate().map(|(at, text)| {
         let id = if at == 0 { id } else { "" };
         format!("    {id:8}  {}\n", text.replace('\n', "\n              "))
     });
     lines.collect()
-}
-
-fn sample(notice: &Notice) -> News {
-    News::of(notice.clone(), sample_reason(notice))
-}
-
-fn sample_reason(notice: &Notice) -> Reason {
-    match notice {
-        Notice::Downgraded { .. } => Reason::Use {
-            pool: Pool::Ram,
-            level: Level::Soft,
-            used: Permille(840),
-            threshold: Permille(800),
-            foreign: Bytes::gib(9),
-            ceiling: Bytes::gib(12),
-        },
-        Notice::ResourcesWanted { .. } => Reason::NothingFits {
-            pool: Pool::Ram,
-            foreign: Bytes::gib(12),
-            smallest: Bytes::gib(1),
-            ceiling: Bytes::gib(12),
-        },
-        Notice::Suggested { below_for, .. } => Reason::LongBelow { below_for: *below_for },
-        Notice::LoadFailed { rung, why, .. } => Reason::LoadFailed { rung: rung.clone(), error: why.clone() },
-        Notice::CameUpOnCpu { rung, .. } => {
-            Reason::CameUpOnCpu { rung: rung.clone(), on_gpu: Bytes::ZERO, planned: Bytes::gib(6) }
-        }
-        Notice::MemoryKept { rung, kept, pool, .. } => Reason::MemoryKept {
-            model: rung.clone(),
-            pool: *pool,
-            kept: *kept,
-            after: Span::seconds(30),
-            known_by: OwnSource::Measured,
-        },
-    }
 }
 
 #[cfg(test)]
@@ -124,7 +84,8 @@ mod tests {
         let text = "name: Test\nmood: sly\nknobs: { wit: 0.5 }\nmessages:\n  downgraded: { say: ['{{ to }} now', other], \
             in_mood: { sly: ['{% if missing %}{{ missing }} {% endif %}gone'] }, tip: 'why: {{ from }}' }\n  \
             resources_wanted: { say: [a] }\n  suggested: { say: [b] }\n  load_failed: { say: [c] }\n  \
-            came_up_on_cpu: { say: [d] }\n  memory_kept: { say: [e] }\n";
+            came_up_on_cpu: { say: [d] }\n  memory_kept: { say: [e] }\n  asleep: { say: [f] }\n  \
+            contested: { say: [g] }\n  stalled: { say: [h] }\n  upgraded: { say: [i] }\n";
         let persona = Persona::parse(text, "p.yaml").unwrap();
         insta::assert_snapshot!(preview(&persona));
     }

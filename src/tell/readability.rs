@@ -6,10 +6,8 @@
 use std::collections::BTreeSet;
 
 use super::dress::Dress;
-use super::news::News;
 use super::persona::{BUILT_IN, Persona, SAY};
-use crate::decide::notice::Notice;
-use crate::decide::reason::Reason;
+use super::samples::{events, samples};
 
 const SENTENCE_WORDS_MAX: usize = 20;
 const TEXT_LENGTH: std::ops::RangeInclusive<usize> = 10..=280;
@@ -82,11 +80,12 @@ fn everything_said() -> Vec<(Persona, Vec<String>)> {
     let parsed = BUILT_IN.map(|(name, text)| Persona::parse(text, name).unwrap_or_else(|wrong| panic!("{wrong}")));
     let said = parsed.into_iter().map(|persona| {
         let mut texts = BTreeSet::new();
-        for notice in Notice::examples() {
-            let sayings = persona.sayings(notice.event()).unwrap();
+        for event in events() {
+            let sayings = persona.sayings(event).unwrap();
             assert!(sayings.lists.contains_key(SAY));
-            for variant in sayings.lists.values().flatten() {
-                texts.insert(persona.say_as(variant, &News::of(notice.clone(), Reason::Stopping), Dress::Plain).text);
+            for news in samples(event) {
+                let said = |variant: &String| persona.say_as(variant, &news, Dress::Plain).text;
+                texts.extend(sayings.lists.values().flatten().map(said));
             }
         }
         (persona, texts.into_iter().collect())

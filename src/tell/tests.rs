@@ -14,7 +14,6 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::*;
 use crate::config::WebhookConfig;
-use crate::decide::notice::Notice;
 use crate::decide::reason::Reason;
 
 const TOKEN: &str = "s3cr3t-t0k3n";
@@ -58,7 +57,7 @@ impl Receiving {
     }
 
     fn teller(&self, format: WebhookFormat) -> Teller {
-        let config = TellConfig { persona: None, webhooks: vec![self.webhook(format)] };
+        let config = TellConfig { webhooks: vec![self.webhook(format)], ..TellConfig::default() };
         Teller::new(&config, Persona::plain()).unwrap()
     }
 }
@@ -241,7 +240,7 @@ async fn the_secret_stays_out_of_logs_errors_and_debug_output() {
     for url in [format!("http://{nobody}/{TOKEN}"), format!("http://no-such-host.invalid/{TOKEN}?t={TOKEN}")] {
         webhooks.push(WebhookConfig { url, format: WebhookFormat::Generic, allow_private: true });
     }
-    let config = TellConfig { persona: None, webhooks };
+    let config = TellConfig { webhooks, ..TellConfig::default() };
     let teller = Teller::new(&config, Persona::plain()).unwrap();
     teller.notify(News::of(load_failed("large"), Reason::Stopping));
     teller.flush(GRACE).await;
@@ -253,7 +252,7 @@ async fn the_secret_stays_out_of_logs_errors_and_debug_output() {
     let refused = ["ftp://{}/x", "http://example.com/{}", "https://169.254.169.254/{}", "{}", "{}:x"];
     for url in refused.map(|url| url.replace("{}", TOKEN)) {
         let webhooks = vec![WebhookConfig { url: url.clone(), format: WebhookFormat::Generic, allow_private: false }];
-        let error = Teller::new(&TellConfig { persona: None, webhooks }, Persona::plain()).err();
+        let error = Teller::new(&TellConfig { webhooks, ..TellConfig::default() }, Persona::plain()).err();
         let error = error.unwrap_or_else(|| panic!("{url} must be refused"));
         assert!(!format!("{error} {error:?}").contains(TOKEN), "{url}: {error}");
     }
@@ -263,7 +262,7 @@ async fn the_secret_stays_out_of_logs_errors_and_debug_output() {
 async fn private_addresses_need_leave_and_metadata_addresses_never_get_it() {
     let refusal = |url: &str, allow_private| {
         let webhooks = vec![WebhookConfig { url: url.to_owned(), format: WebhookFormat::Generic, allow_private }];
-        Teller::new(&TellConfig { persona: None, webhooks }, Persona::plain()).err()
+        Teller::new(&TellConfig { webhooks, ..TellConfig::default() }, Persona::plain()).err()
     };
     for url in [
         "https://127.0.0.1/",

@@ -28,6 +28,7 @@ pub struct Vocabulary {
     day: String,
     days: String,
     decimal_point: String,
+    and: String,
 }
 
 impl Default for Vocabulary {
@@ -47,6 +48,7 @@ impl Default for Vocabulary {
             day: word("a day"),
             days: word("{} days"),
             decimal_point: word("."),
+            and: word("and"),
         }
     }
 }
@@ -78,7 +80,7 @@ impl Vocabulary {
     }
 
     /// Every word, by the name that persona files give it.
-    fn words(&mut self) -> [(&'static str, &mut String); 13] {
+    fn words(&mut self) -> [(&'static str, &mut String); 14] {
         [
             ("memory", &mut self.memory),
             ("gpu_memory", &mut self.gpu_memory),
@@ -93,6 +95,7 @@ impl Vocabulary {
             ("day", &mut self.day),
             ("days", &mut self.days),
             ("decimal_point", &mut self.decimal_point),
+            ("and", &mut self.and),
         ]
     }
 
@@ -116,6 +119,17 @@ impl Vocabulary {
 
     pub fn amount(&self, amount: Bytes) -> String {
         amount.to_string().replacen('.', &self.decimal_point, 1)
+    }
+
+    /// Programs and what each holds: `Firefox (3.1 GiB) and Steam (1 GiB)`.
+    pub fn programs(&self, programs: &[(String, Bytes)]) -> String {
+        let each = programs.iter().map(|(name, amount)| format!("{name} ({})", self.amount(*amount)));
+        let each: Vec<String> = each.collect();
+        match each.split_last() {
+            None => String::new(),
+            Some((only, [])) => only.clone(),
+            Some((last, before)) => format!("{} {} {last}", before.join(", "), self.and),
+        }
     }
 
     /// A length of time as people say it.

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::news::News;
+use super::suggest::{Suggestion, suggest};
 use super::vocabulary::Vocabulary;
 use crate::classify::Pool;
 use crate::decide::notice::Notice;
@@ -15,6 +16,8 @@ use crate::units::Bytes;
 const VALUE_LENGTH_MAX: usize = 200;
 /// The same for `reason`, which is a sentence of ours around such a value.
 const REASON_LENGTH_MAX: usize = 600;
+/// The same for the programs that could be closed.
+const PROGRAMS_LENGTH_MAX: usize = 240;
 
 /// Only the tip may be technical.
 pub const ONLY_IN_TIPS: &str = "reason";
@@ -60,11 +63,34 @@ pub fn variables(news: &News, vocabulary: &Vocabulary) -> Variables {
             put("wanted", rung);
             put("suggestion", &vocabulary.using(rung));
         }
+        Notice::Asleep { wanted, missing, pool } => {
+            put("wanted", wanted);
+            put("suggestion", &vocabulary.using_again(wanted));
+            put_missing(&mut put, *missing, *pool, vocabulary);
+        }
+        Notice::Contested { rung, serving } => {
+            put_serving(&mut put, serving.as_deref());
+            put("other", rung);
+        }
+        Notice::Stalled { waiting, waited } => {
+            put("waiting", &waiting.to_string());
+            put("waited", &vocabulary.time(*waited));
+        }
+        Notice::Upgraded { from, to, is_best: _ } => {
+            put("to", to);
+            if let Some(from) = from {
+                put("from", from);
+            }
+        }
         Notice::MemoryKept { rung, kept, pool, serving } => {
             put_serving(&mut put, serving.as_deref());
             put("from", rung);
             put_missing(&mut put, *kept, *pool, vocabulary);
         }
+    }
+    if let Some(Suggestion { close, enough_for }) = suggest(news) {
+        words.insert("close", shortened(&vocabulary.programs(&close), PROGRAMS_LENGTH_MAX));
+        words.extend(enough_for.map(|rung| ("enough_for", shortened(&rung, VALUE_LENGTH_MAX))));
     }
     words
 }
@@ -72,10 +98,18 @@ pub fn variables(news: &News, vocabulary: &Vocabulary) -> Variables {
 /// Every variable that messages about this kind of notice may name, whether or not it is always known.
 pub fn known(notice: &Notice) -> &'static [&'static str] {
     match notice {
-        Notice::Downgraded { .. } => &["from", "to", "serving", "missing", "pool", "suggestion"],
-        Notice::ResourcesWanted { .. } => &["serving", "wanted", "missing", "pool", "suggestion"],
-        Notice::Suggested { .. } => &["serving", "wanted", "missing", "pool", "below_for", "suggestion"],
+        Notice::Downgraded { .. } => &["from", "to", "serving", "missing", "pool", "suggestion", "close", "enough_for"],
+        Notice::ResourcesWanted { .. } => {
+            &["serving", "wanted", "missing", "pool", "suggestion", "close", "enough_for"]
+        }
+        Notice::Suggested { .. } => {
+            &["serving", "wanted", "missing", "pool", "below_for", "suggestion", "close", "enough_for"]
+        }
         Notice::LoadFailed { .. } | Notice::CameUpOnCpu { .. } => &["serving", "wanted", "suggestion"],
+        Notice::Asleep { .. } => &["wanted", "missing", "pool", "suggestion", "close", "enough_for"],
+        Notice::Contested { .. } => &["other", "serving"],
+        Notice::Stalled { .. } => &["waiting", "waited"],
+        Notice::Upgraded { .. } => &["from", "to"],
         Notice::MemoryKept { .. } => &["from", "serving", "missing", "pool"],
     }
 }

@@ -24,6 +24,7 @@ use crate::sample::{CgroupReading, ProcessMemory, Reading, Resident, ResidentSta
 use crate::units::{Bytes, Moment, Permille, Span};
 
 mod beside;
+mod news;
 mod phases;
 mod truth;
 
@@ -103,6 +104,8 @@ pub(super) struct Rig {
     /// Memory of a process that is gone, and not back yet.
     returning: u64,
     in_flight: u32,
+    /// Requests that wait in the gateway.
+    held: u32,
     readable: bool,
     loaded: BTreeSet<String>,
     /// Replies in flight by rung, and the gates that are open.
@@ -160,6 +163,7 @@ impl Rig {
             foreign: 2,
             returning: 0,
             in_flight: 0,
+            held: 0,
             readable: true,
             loaded: BTreeSet::new(),
             replies: BTreeMap::new(),
@@ -287,7 +291,7 @@ impl Rig {
             gpus: self.vram.map(gpu).into_iter().chain(self.gpu_unread.then(|| ("broken".to_owned(), None))).collect(),
             runners: (!self.hidden).then(|| vec![process]),
             residents: self.up.then(|| self.loaded.difference(&self.unlisted).map(resident).collect()),
-            traffic: Traffic { in_flight: self.replies.values().sum(), held: 0, admitted_total: 0 },
+            traffic: Traffic { in_flight: self.replies.values().sum(), held: self.held, admitted_total: 0 },
             cgroup: self.cgroup.map(|(limit, others)| CgroupReading {
                 reading: Reading { capacity: Bytes::gib(limit), used: own + Bytes::gib(others) },
                 weights: Bytes::ZERO,

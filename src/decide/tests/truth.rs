@@ -18,7 +18,7 @@ impl Rig {
     }
 
     /// The notices of this event, with their reasons.
-    fn told_of(&self, event: &str) -> Vec<&(Notice, String)> {
+    pub(super) fn told_of(&self, event: &str) -> Vec<&(Notice, String)> {
         self.told.iter().filter(|(notice, _)| notice.event() == event).collect()
     }
 

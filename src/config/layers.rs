@@ -12,7 +12,7 @@ use crate::policy::diagnostic::{Diagnostic, Diagnostics};
 use crate::policy::yaml::{self, Hints, nearest};
 
 /// Every key that a variable can set, and how its text is taken.
-pub(super) const KEYS: [(&str, Form); 25] = [
+pub(super) const KEYS: [(&str, Form); 27] = [
     ("server.url", Form::Text),
     ("server.kind", Form::Text),
     ("gateway.listen", Form::Text),
@@ -24,6 +24,8 @@ pub(super) const KEYS: [(&str, Form); 25] = [
     ("gateway.hold.bytes", Form::Text),
     ("gateway.hold.age", Form::Text),
     ("gateway.body_max", Form::Text),
+    ("gateway.in_band.header", Form::Parsed),
+    ("gateway.in_band.asleep", Form::Parsed),
     ("admin.listen", Form::Text),
     ("admin.token_file", Form::Text),
     ("admin.hosts", Form::List),

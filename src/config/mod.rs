@@ -63,6 +63,16 @@ pub struct GatewayConfig {
     pub hold: HoldConfig,
     /// The largest request body.
     pub body_max: Bytes,
+    pub in_band: InBand,
+}
+
+/// What is said in answers themselves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InBand {
+    /// The last message, in a header of every reply while it is true.
+    pub header: bool,
+    /// A chat reply in the persona's words while nothing fits.
+    pub asleep: bool,
 }
 
 /// Bounds on requests that wait for a switch to end.

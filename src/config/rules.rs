@@ -9,7 +9,8 @@ use super::settings::{
     AdminSettings, GatewaySettings, HoldSettings, Hours, PretendSettings, Settings, TellSettings, WebhookSettings,
 };
 use super::{
-    AdminConfig, Config, GatewayConfig, HoldConfig, Pretend, SamplingConfig, ServerConfig, TellConfig, WebhookConfig,
+    AdminConfig, Config, GatewayConfig, HoldConfig, InBand, Pretend, SamplingConfig, ServerConfig, TellConfig,
+    WebhookConfig,
 };
 use crate::policy::diagnostic::{Diagnostic, Diagnostics};
 use crate::policy::yaml::Quantity;
@@ -86,6 +87,10 @@ fn gateway(settings: GatewaySettings, layers: &mut Layers) -> GatewayConfig {
         hosts: settings.hosts.unwrap_or_default(),
         hold: hold(&settings.hold, layers),
         body_max,
+        in_band: InBand {
+            header: settings.in_band.header.unwrap_or(false),
+            asleep: settings.in_band.asleep.unwrap_or(false),
+        },
     }
 }
 

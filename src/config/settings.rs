@@ -55,6 +55,16 @@ pub struct GatewaySettings {
     pub hold: HoldSettings,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub body_max: Option<Quantity<Bytes>>,
+    pub in_band: InBandSettings,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a mapping, such as `{ header: true, asleep: true }`")]
+pub struct InBandSettings {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub header: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub asleep: Option<bool>,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]

@@ -168,7 +168,7 @@ fn variables_can_hold_lists_booleans_and_numbers() {
 fn every_setting_can_be_a_variable() {
     let full = "
 server: { url: box, kind: ollama }
-gateway: { listen: '127.0.0.1:1', alias: [a], trusted_network: true, token_file: t, hosts: [h], hold: { count: 1, bytes: 1MiB, age: 1s }, body_max: 1MiB }
+gateway: { listen: '127.0.0.1:1', alias: [a], trusted_network: true, token_file: t, hosts: [h], hold: { count: 1, bytes: 1MiB, age: 1s }, body_max: 1MiB, in_band: { header: true, asleep: true } }
 admin: { listen: '127.0.0.1:2', token_file: t, hosts: [h] }
 policy: p
 tell: { persona: p, upgrades: true, quiet_hours: 22-7, privacy: program_names, webhooks: [] }

@@ -13,7 +13,7 @@ use super::late::LateBody;
 use super::reply::{Body, ReplyBody, media_type};
 use super::upstream::strip_hop_by_hop;
 
-const RUNG_HEADER: HeaderName = HeaderName::from_static("x-tierkeeper-rung");
+pub const RUNG_HEADER: HeaderName = HeaderName::from_static("x-tierkeeper-rung");
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// What is read of an answer to look into it.
@@ -45,6 +45,7 @@ impl Answer {
             && let Ok(rung) = HeaderValue::from_bytes(admission.rung().name.as_bytes())
         {
             head.headers.insert(RUNG_HEADER, rung);
+            shared.spoken.borrow().add_header(&mut head.headers);
         }
         let body = match self.body {
             AnswerBody::Whole(body) => whole(body),

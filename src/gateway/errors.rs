@@ -34,6 +34,8 @@ pub enum Fault {
     Encoded,
     /// Nothing serves at present; worth asking again.
     Unavailable,
+    /// Nothing serves before there is room, and the message is what is said of it to people.
+    Asleep,
     /// The reply was ended for a switch; worth asking again.
     Cut,
     /// The server did not answer.
@@ -62,7 +64,7 @@ impl Fault {
             Fault::UploadStalled => StatusCode::REQUEST_TIMEOUT,
             Fault::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Fault::Encoded => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Fault::Unavailable | Fault::Cut => StatusCode::SERVICE_UNAVAILABLE,
+            Fault::Unavailable | Fault::Asleep | Fault::Cut => StatusCode::SERVICE_UNAVAILABLE,
             Fault::Upstream => StatusCode::BAD_GATEWAY,
         }
     }
@@ -77,14 +79,14 @@ impl Fault {
             | Fault::UploadStalled
             | Fault::TooLarge
             | Fault::Encoded => "invalid_request_error",
-            Fault::Unavailable | Fault::Cut | Fault::Upstream => "api_error",
+            Fault::Unavailable | Fault::Asleep | Fault::Cut | Fault::Upstream => "api_error",
         }
     }
 
     fn anthropic_type(self) -> &'static str {
         match self {
             Fault::TooLarge => "request_too_large",
-            Fault::Unavailable | Fault::Cut => "overloaded_error",
+            Fault::Unavailable | Fault::Asleep | Fault::Cut => "overloaded_error",
             Fault::BadRequest
             | Fault::Unauthorized
             | Fault::Forbidden
@@ -98,7 +100,7 @@ impl Fault {
 
     fn llama_server_type(self) -> &'static str {
         match self {
-            Fault::Unavailable | Fault::Cut => "unavailable_error",
+            Fault::Unavailable | Fault::Asleep | Fault::Cut => "unavailable_error",
             Fault::Upstream => "server_error",
             Fault::BadRequest
             | Fault::Unauthorized
@@ -130,7 +132,7 @@ impl Failure {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         match self.fault {
-            Fault::Unavailable | Fault::Cut => {
+            Fault::Unavailable | Fault::Asleep | Fault::Cut => {
                 headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
             }
             Fault::MethodNotAllowed(methods) => {

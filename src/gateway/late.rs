@@ -12,17 +12,16 @@ use bytes::Bytes;
 use http_body::Frame;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
-use super::errors::{Failure, Family};
 use super::reply::{BoxError, ReplyBody};
 
 /// How long a held request stays silent, and how often it is told that it still waits.
 pub const SILENT_FOR: Duration = Duration::from_secs(5);
 const COMMENT: &[u8] = b": waiting\n\n";
 
-pub type Awaited = Pin<Box<dyn Future<Output = Result<ReplyBody, Failure>> + Send>>;
+/// The reply, or how the stream ends without one.
+pub type Awaited = Pin<Box<dyn Future<Output = Result<ReplyBody, Bytes>> + Send>>;
 
 pub struct LateBody {
-    family: Family,
     stage: Stage,
 }
 
@@ -33,10 +32,10 @@ enum Stage {
 }
 
 impl LateBody {
-    pub fn new(family: Family, awaited: Awaited) -> Self {
+    pub fn new(awaited: Awaited) -> Self {
         let mut comments = tokio::time::interval_at(Instant::now(), SILENT_FOR);
         comments.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        LateBody { family, stage: Stage::Waiting(awaited, comments) }
+        LateBody { stage: Stage::Waiting(awaited, comments) }
     }
 }
 
@@ -52,9 +51,9 @@ impl http_body::Body for LateBody {
                 Stage::Replying(reply) => return Pin::new(reply.as_mut()).poll_frame(cx),
                 Stage::Waiting(awaited, comments) => match awaited.as_mut().poll(cx) {
                     Poll::Ready(Ok(reply)) => this.stage = Stage::Replying(Box::new(reply)),
-                    Poll::Ready(Err(failure)) => {
+                    Poll::Ready(Err(ending)) => {
                         this.stage = Stage::Over;
-                        return Poll::Ready(Some(Ok(Frame::data(failure.event(this.family)))));
+                        return Poll::Ready(Some(Ok(Frame::data(ending))));
                     }
                     Poll::Pending => {
                         return comments.poll_tick(cx).map(|_| Some(Ok(Frame::data(Bytes::from_static(COMMENT)))));

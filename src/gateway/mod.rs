@@ -18,6 +18,7 @@ pub mod waiting;
 mod reply;
 mod routes;
 mod serve;
+pub mod spoken;
 mod upstream;
 
 use std::net::SocketAddr;
@@ -35,8 +36,9 @@ use self::instance::{Instance, locked};
 use self::names::Names;
 use self::preflight::Preflight;
 use self::record::{Counters, Record};
+use self::spoken::Spoken;
 use self::upstream::Upstream;
-use crate::config::{GatewayConfig, ServerKind};
+use crate::config::{GatewayConfig, InBand, ServerKind};
 use crate::policy::Rung;
 
 /// The server behind the gateway.
@@ -104,6 +106,9 @@ struct Shared {
     hold: Hold,
     uploads: Arc<Budget>,
     preflight: Preflight,
+    in_band: InBand,
+    /// What is said now, of that which the owner wants said.
+    spoken: watch::Sender<Spoken>,
     record: Arc<Record>,
     events: UnboundedSender<Event>,
     stopping: CancellationToken,
@@ -125,6 +130,8 @@ impl Gateway {
             hold: Hold::new(config.hold),
             uploads: Budget::new(UPLOADS_MAX.max(config.body_max.0)),
             preflight: Preflight::new(),
+            in_band: config.in_band,
+            spoken: watch::Sender::default(),
             record: Arc::new(Record::new(events.clone())),
             events,
             stopping: CancellationToken::new(),
@@ -186,6 +193,17 @@ impl Gateway {
         instances.iter().filter(|instance| instance.rung.model == model).all(|instance| instance.is_drained())
     }
 
+    /// What is to be said in answers from now on, as far as the owner wants it.
+    pub fn say(&self, spoken: Spoken) {
+        let InBand { header, asleep } = self.shared.in_band;
+        let wanted = Spoken { header: spoken.header.filter(|_| header), asleep: spoken.asleep.filter(|_| asleep) };
+        self.shared.spoken.send_if_modified(|said| {
+            let is_news = *said != wanted;
+            *said = wanted;
+            is_news
+        });
+    }
+
     /// The machine has just been looked at.
     pub fn assessed(&self) {
         self.shared.preflight.assessed();
@@ -231,6 +249,7 @@ mod tests {
             hosts: Vec::new(),
             hold: HoldConfig { count_max: 64, bytes_max: Bytes::mib(64), age_max: Span::seconds(60) },
             body_max: Bytes::mib(32),
+            in_band: Default::default(),
         }
     }
 }

@@ -12,7 +12,7 @@ use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH};
 use http::{HeaderMap, HeaderName, Method, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::answer::{Answer, AnswerBody, LOOK_INTO_MAX, waiting_response};
@@ -23,6 +23,7 @@ use super::instance::Admission;
 use super::late::{LateBody, SILENT_FOR};
 use super::reply::Body;
 use super::routes::{Kind, Route};
+use super::spoken::{Chat, Spoken};
 use super::upstream::{Unanswered, without_autoload};
 use super::{Event, Shared};
 use crate::config::ServerKind;
@@ -95,15 +96,30 @@ impl Ask {
 /// A request that goes to the rung that serves: admitted, held until it can be, repeated once if the server fails.
 pub async fn pass_ours(shared: Arc<Shared>, ask: Ask) -> Result<Response<Body>, Failure> {
     let (family, reads_events, waits) = (ask.route.family, ask.reads_events(), ask.waits.clone());
-    let mut pursuit = Box::pin(pursue(shared.clone(), ask));
+    let ask = Arc::new(ask);
+    let mut pursuit = Box::pin(pursue(shared.clone(), ask.clone()));
     tokio::select! {
         biased;
-        answer = &mut pursuit => Ok(answer?.response(family, &shared)),
+        answer = &mut pursuit => match answer {
+            Ok(answer) => Ok(answer.response(family, &shared)),
+            Err(failure) => spoken_for(&ask, &failure).map(|chat| chat.response(&failure.message)).ok_or(failure),
+        },
         () = waits.notified(), if reads_events => {
-            let awaited = Box::pin(async move { pursuit.await?.events(family, &shared).await });
-            Ok(waiting_response(LateBody::new(family, awaited)))
+            let awaited = Box::pin(async move {
+                let replied = async { pursuit.await?.events(family, &shared).await }.await;
+                replied.map_err(|failure| match spoken_for(&ask, &failure) {
+                    Some(chat) => chat.events(&failure.message),
+                    None => failure.event(family),
+                })
+            });
+            Ok(waiting_response(LateBody::new(awaited)))
         }
     }
+}
+
+/// The chat in which this failure is put into words instead of an error.
+fn spoken_for(ask: &Ask, failure: &Failure) -> Option<Chat> {
+    (failure.fault == Fault::Asleep).then(|| Chat::of(ask)).flatten()
 }
 
 /// A request that is none of ours: another model, or something to be told. Not counted, not held, not repeated.
@@ -182,7 +198,7 @@ async fn with_aliases(shared: &Shared, mut answer: Answer) -> Result<Answer, Fai
     Ok(answer)
 }
 
-async fn pursue(shared: Arc<Shared>, ask: Ask) -> Result<Answer, Failure> {
+async fn pursue(shared: Arc<Shared>, ask: Arc<Ask>) -> Result<Answer, Failure> {
     let mut repeated = false;
     loop {
         let admission = shared.admit(&ask).await?;
@@ -271,6 +287,8 @@ impl Shared {
         if let Some(admission) = self.enter(&mut current, ask)? {
             return Ok(admission);
         }
+        let mut spoken = self.spoken.subscribe();
+        self.say_that_it_sleeps(ask, &mut spoken)?;
         let refuse = |why: &str| {
             self.record.refused.add();
             Failure::new(Fault::Unavailable, format!("no model serves at present, and {why}: ask again later"))
@@ -291,11 +309,26 @@ impl Shared {
                         return Ok(admission);
                     }
                 }
+                said = spoken.changed() => {
+                    said.expect("the sender is in `self`");
+                    self.say_that_it_sleeps(ask, &mut spoken)?;
+                }
                 () = self.stopping.cancelled() => return Err(refuse("this gateway is stopping")),
                 () = &mut too_long => return Err(refuse("this request has waited as long as it may")),
                 () = &mut long, if !long.is_elapsed() => ask.waits.notify_one(),
             }
         }
+    }
+
+    /// Whoever chats hears at once that nothing serves before there is room, where the owner wants it said. Everybody else
+    /// waits, for room may come.
+    fn say_that_it_sleeps(&self, ask: &Ask, spoken: &mut watch::Receiver<Spoken>) -> Result<(), Failure> {
+        let Some(words) = spoken.borrow_and_update().asleep.clone() else { return Ok(()) };
+        if ask.required.is_some() || Chat::of(ask).is_none() {
+            return Ok(());
+        }
+        self.record.refused.add();
+        Err(Failure::new(Fault::Asleep, &*words))
     }
 
     /// An admission to the rung that serves; `None` while there is none.

@@ -25,3 +25,11 @@ impl Clock {
         tokio::time::Instant::from_std(self.start + Duration::from_millis(at.0))
     }
 }
+
+/// Until then, or for ever.
+pub async fn sleep_until(deadline: Option<tokio::time::Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}

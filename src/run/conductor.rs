@@ -12,13 +12,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::Signal;
 use super::asking::ask;
-use super::clock::Clock;
+use super::clock::{Clock, sleep_until};
 use super::keeping;
 use super::policy_file::{self, PolicyWatch};
-use super::programs::ProgramFinder;
 use super::report::{self, Around, Decision};
 use super::sampling::Job;
 use super::server::{self, Listing};
+use super::telling::Telling;
 use crate::act::{Driver, Kept};
 use crate::admin::status::StatusReport;
 use crate::classify::tier::TierFound;
@@ -31,16 +31,12 @@ use crate::gateway::{Event, Gateway};
 use crate::policy::{Policy, Rung};
 use crate::sample::Traffic;
 use crate::store::Store;
-use crate::tell::Teller;
-use crate::tell::news::News;
-use crate::units::{Permille, Span};
+use crate::units::Permille;
 
 /// How often it is seen to that a model is still held as it was loaded.
 const KEEP_EVERY: Duration = Duration::from_secs(5);
 /// The longest that giving a model back may take on the way out.
 const RELEASE_MAX: Duration = Duration::from_secs(2);
-/// The longest that messages may take on the way out.
-const FLUSH_MAX: Span = Span::seconds(3);
 /// The longest that the server may take to tell its models when the policy was changed.
 const FACTS_MAX: Duration = Duration::from_secs(5);
 /// Editors write in several steps.
@@ -52,8 +48,7 @@ pub struct Parts {
     pub clock: Clock,
     pub gateway: Gateway,
     pub driver: Arc<Driver>,
-    pub teller: Arc<Teller>,
-    pub programs: ProgramFinder,
+    pub telling: Telling,
     pub listing: Arc<Listing>,
     pub nudge: Arc<Notify>,
     /// The models of the policy, for whoever reads the server's list.
@@ -192,7 +187,7 @@ impl Conductor {
         for release in self.releasing.drain(..) {
             tokio::time::timeout(RELEASE_MAX, release).await.ok();
         }
-        self.parts.teller.flush(FLUSH_MAX).await;
+        self.parts.telling.end().await;
         if let Some(store) = self.parts.store.take() {
             keeping::close(store).await;
         }
@@ -210,7 +205,7 @@ impl Conductor {
             Input::ServerUp(facts) => self.server_version = Some(facts.version.clone()),
             Input::Sampled(sample) => {
                 self.host_use = sample.host_use;
-                self.parts.programs.note(sample);
+                self.parts.telling.note(sample);
             }
             Input::MachineFound(_)
             | Input::FootprintsLearned(_)
@@ -266,7 +261,7 @@ impl Conductor {
                 Command::Remember { learned, .. } => keeping::keep(self.parts.store.as_ref(), learned),
                 Command::Notify { notice, reason } => {
                     let lacking = self.parts.controller.lacking(self.parts.clock.now());
-                    self.parts.programs.tell(&self.parts.teller, News { lacking, ..News::of(notice, reason) });
+                    self.parts.telling.tell(notice, reason, lacking);
                 }
                 Command::Exit { .. } => self.exiting = true,
             }
@@ -384,6 +379,7 @@ impl Conductor {
 
     fn publish_report(&mut self) {
         let status = self.parts.controller.status();
+        self.parts.gateway.say(self.parts.telling.spoken(status.phase));
         if let Some(tier) = &status.tier {
             report::say_tier(&mut self.tier, tier);
         }
@@ -397,12 +393,5 @@ impl Conductor {
         };
         let report = report::of(self.parts.clock.now(), status, around);
         self.parts.report.send_replace(Arc::new(report));
-    }
-}
-
-async fn sleep_until(deadline: Option<tokio::time::Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline).await,
-        None => std::future::pending().await,
     }
 }

@@ -7,9 +7,9 @@ pub mod trigger;
 
 mod conductor;
 mod keeping;
-mod programs;
 mod report;
 mod sampling;
+mod telling;
 pub mod server;
 
 use std::net::SocketAddr;
@@ -23,8 +23,8 @@ use tokio_util::sync::CancellationToken;
 use self::clock::Clock;
 use self::conductor::{Conductor, Parts};
 use self::policy_file::PolicyWatch;
-use self::programs::{HoldersSeen, ProgramFinder};
 use self::server::{Listing, Watch};
+use self::telling::{HoldersSeen, Telling};
 use self::trigger::{MEMORY_PRESSURE, StallTrigger};
 use crate::act::Driver;
 use crate::act::error::ActError;
@@ -104,7 +104,7 @@ async fn drive(
 ) -> Result<(), RunError> {
     let Setup { config, policy, persona } = setup;
     let clock = Clock::start();
-    let teller = Arc::new(Teller::new(&config.tell, persona)?);
+    let teller = Teller::new(&config.tell, persona)?;
     let adopt = if policy.is_some() { Adopt::Ladder } else { Adopt::OwnLoads };
     let (driver, policy) = tokio::select! {
         prepared = prepare(&config, policy) => prepared?,
@@ -151,8 +151,7 @@ async fn drive(
         clock,
         gateway,
         driver,
-        teller,
-        programs: ProgramFinder::new(config.tell.privacy, holders),
+        telling: Telling::new(teller, config.tell.privacy, holders),
         listing,
         nudge,
         names,

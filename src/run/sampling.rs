@@ -8,7 +8,7 @@ use std::sync::{PoisonError, mpsc};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::clock::Clock;
-use super::programs::HoldersSeen;
+use super::telling::HoldersSeen;
 use crate::classify::tier::Machine;
 use crate::decide::input::Input;
 use crate::sample::runners::Runners;

@@ -10,6 +10,7 @@ pub mod discord;
 pub mod dress;
 mod faults;
 pub mod generic;
+pub mod in_band;
 mod limits;
 pub mod news;
 pub mod persona;
@@ -32,6 +33,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use jiff::ZonedDateTime;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -42,6 +44,7 @@ use self::coalesce::{Coalescer, QuietUntil};
 use self::delivery::{Label, Mailbox, deliver};
 use self::dress::Dress;
 use self::generic::Stamp;
+use self::in_band::InBand;
 use self::news::News;
 use self::persona::Persona;
 use self::post::{HttpPost, Outgoing};
@@ -70,6 +73,7 @@ pub enum TellError {
 /// Tells people. Dropping it ends its tasks after one last attempt for what waits.
 pub struct Teller {
     heard: Sender<News>,
+    in_band: watch::Receiver<InBand>,
     closing: CancellationToken,
     mailboxes: Vec<Arc<Mailbox>>,
     tasks: TaskTracker,
@@ -87,6 +91,7 @@ impl Teller {
         // Cancelled by the speaker when it has said its last, so that nothing is put into a mailbox that nobody empties.
         let silent = CancellationToken::new();
         let (heard, hears) = channel(HEARD_MAX);
+        let (in_band, in_band_heard) = watch::channel(InBand::default());
         let (mut outlets, mut aborts) = (Vec::new(), Vec::new());
         for (format, post) in posts {
             let mailbox = Arc::new(Mailbox::new(Label { format: format_name(format), host: post.host() }));
@@ -100,12 +105,18 @@ impl Teller {
             quiet_hours: config.quiet_hours,
             outlets,
             coalescer: Coalescer::default(),
+            in_band,
             turns: BTreeMap::new(),
             told: 0,
         };
         aborts.push(tasks.spawn(speak(speaker, hears, closing.clone(), silent.drop_guard())).abort_handle());
         tasks.close();
-        Ok(Teller { heard, closing, mailboxes, tasks, aborts })
+        Ok(Teller { heard, in_band: in_band_heard, closing, mailboxes, tasks, aborts })
+    }
+
+    /// What may be said in answers now.
+    pub fn in_band(&self) -> InBand {
+        self.in_band.borrow().clone()
     }
 
     /// Takes a notice in; never waits.
@@ -142,6 +153,7 @@ struct Speaker {
     quiet_hours: Option<QuietHours>,
     outlets: Vec<(WebhookFormat, Arc<Mailbox>)>,
     coalescer: Coalescer,
+    in_band: watch::Sender<InBand>,
     /// How many messages of each kind were told: whose turn it is among the variants.
     turns: BTreeMap<&'static str, usize>,
     told: u64,
@@ -176,6 +188,8 @@ async fn speak(mut speaker: Speaker, mut hears: Receiver<News>, closing: Cancell
 
 impl Speaker {
     fn hear(&mut self, now: Moment, news: News) {
+        let text = self.persona.say(&news, 0, Dress::Plain).text;
+        self.in_band.send_modify(|in_band| in_band.hear(&news.notice, &text));
         if matches!(news.notice, Notice::Upgraded { .. }) && !self.upgrades {
             return self.coalescer.ease(&news.notice);
         }

@@ -20,7 +20,6 @@ use super::samples::samples;
 use super::vocabulary::Vocabulary;
 use super::words::{self, Variables};
 use crate::decide::notice::Notice;
-use crate::decide::reason::Reason;
 use crate::policy::diagnostic::{Diagnostic, Diagnostics};
 use crate::policy::yaml::{self, Placed};
 
@@ -280,6 +279,7 @@ impl fmt::Debug for Persona {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decide::reason::Reason;
     use crate::units::Span;
 
     const PLAIN: &str = BUILT_IN[0].1;

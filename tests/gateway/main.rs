@@ -9,3 +9,4 @@ mod fidelity;
 mod guards;
 mod hammer;
 mod holds;
+mod spoken;

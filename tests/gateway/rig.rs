@@ -87,6 +87,7 @@ pub fn config() -> GatewayConfig {
         hosts: Vec::new(),
         hold: HoldConfig { count_max: 4, bytes_max: Size(4096), age_max: Span::seconds(60) },
         body_max: Size::mib(1),
+        in_band: Default::default(),
     }
 }
 

@@ -189,12 +189,13 @@ impl Grouping<'_> {
         (!is_interactive_shell(highest)).then_some(Key::Job(highest.pid))
     }
 
-    /// A process, its parent, and so on, as far as they stand in the same kind of place.
+    /// A process, its parent, and so on, as far as they stand in the same place; what we have started is not us.
     fn line<'a>(&'a self, process: &'a Process) -> impl Iterator<Item = &'a Process> {
         let start = self.places.get(&process.pid);
         std::iter::successors(Some(process), move |process| {
             let parent = self.processes.get(&process.parent)?;
-            (self.places.get(&parent.pid) == start && parent.pid > 1).then_some(parent)
+            let is_above = self.places.get(&parent.pid) == start && parent.pid > 1 && !self.kept.contains(&parent.pid);
+            is_above.then_some(parent)
         })
         .take(DEPTH_MAX)
     }

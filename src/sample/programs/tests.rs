@@ -281,7 +281,7 @@ fn without_units_of_a_desktop_it_goes_by_parents_and_daemons_stay() {
 }
 
 #[test]
-fn what_we_and_the_server_were_started_by_is_left_open() {
+fn what_we_and_the_server_were_started_by_is_left_open_and_what_we_have_started_is_not() {
     let spawned = format!("{USER}/app.slice/app-org.gnome.Terminal.slice/vte-spawn-8a5e.scope");
     let processes = vec![
         made(6010, 1000, "/usr/bin/bash", &spawned, 5).in_terminal(6010),
@@ -289,8 +289,9 @@ fn what_we_and_the_server_were_started_by_is_left_open() {
         made(6030, 6020, "/usr/bin/tierkeeper", &spawned, 90).in_terminal(6010),
         made(6040, 6020, "/home/u/other", &spawned, 700).in_terminal(6010),
         made(6050, 6010, "/home/u/hog", &spawned, 200).in_terminal(6010),
+        made(6060, 6030, "/home/u/game", &spawned, 300).in_terminal(6010),
     ];
-    assert_eq!(named(&with_desktop(processes), &[6030]), expected(&[("hog", 200)]));
+    assert_eq!(named(&with_desktop(processes), &[6030]), expected(&[("game", 300), ("hog", 200)]));
 }
 
 #[test]

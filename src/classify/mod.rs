@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use self::findings::{host_emergency, stalled, thrashing, use_of, worse};
 use crate::policy::Policy;
 use crate::sample::{CgroupReading, ForeignUse, ProcessMemory, Reading, Resident, Sample, hot_weights, own_memory};
-use crate::units::{Bytes, Permille};
+use crate::units::{Bytes, Permille, Span};
 
 /// From here on a pool is worth watching.
 pub const WATCH: Permille = Permille::percent(70);
@@ -177,6 +177,14 @@ pub enum Cause {
         refaulted: Permille,
         threshold: Permille,
     },
+    /// Others rise so fast, and will have gone over the ceiling with the serving rung before a switch could be over.
+    Forecast {
+        pool: Pool,
+        foreign: Bytes,
+        per_second: Bytes,
+        crosses_in: Span,
+        ceiling: Bytes,
+    },
     /// The kernel has killed so many more of the server's processes because their cgroup was full.
     OomKill {
         kills: u64,
@@ -217,7 +225,7 @@ impl Assessment {
         }
     }
 
-    pub fn pools(&self) -> impl Iterator<Item = &PoolAssessment> {
+    pub fn pools(&self) -> impl Iterator<Item = &PoolAssessment> + Clone {
         self.ram.iter().chain(&self.vram).chain(&self.cgroup)
     }
 

@@ -155,6 +155,7 @@ impl Controller {
         self.commands.push_back(Command::Publish { rung: Arc::clone(&rung), reason: reason.clone() });
         self.note_residency(now, &rung);
         self.serving = Some(rung);
+        self.note_choice();
         self.serving_since = now;
         self.ours = true;
         self.climbed = false;
@@ -202,6 +203,8 @@ impl Controller {
 
     pub(super) fn drained(&mut self, now: Moment, rung: &str) {
         if self.awaits(Event::Drained, rung) {
+            let since = self.switch.as_ref().map_or(now, |switch| switch.step_since);
+            self.note_drain(now.since(since));
             self.advance(now, Event::Drained);
         }
     }
@@ -255,7 +258,11 @@ impl Controller {
             return;
         }
         self.stalls_masked_until = now + STALLS_MASKED_AFTER;
-        let Some(rung) = self.switch.as_ref().and_then(|switch| switch.incoming.clone()) else { return };
+        let Some(switch) = &self.switch else { return };
+        let Some((rung, took)) = switch.incoming.clone().map(|rung| (rung, now.since(switch.step_since))) else {
+            return;
+        };
+        self.note_load_time(&rung, took);
         if let Some(reason) = self.misplaced(&rung, placed) {
             self.tell_on_cpu(&rung, reason.clone());
             if !self.stays_on_cpu(now, &rung) {

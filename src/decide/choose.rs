@@ -80,7 +80,7 @@ impl Controller {
 
     /// How long a rung must have fitted before it is climbed to: doubled after each climb that did not last.
     pub(super) fn stable(&self, rung: &Rung) -> Span {
-        let base = self.policy.upgrade.stable;
+        let base = self.stable_base();
         let failed = self.damping.get(&rung.name).map_or(0, |damping| damping.failed_climbs);
         base.times(1 << failed.min(20)).min(STABLE_MAX.max(base))
     }
@@ -91,7 +91,10 @@ impl Controller {
             let peak = self.peaks[pool.pool as usize].max(now, window);
             // What may yet turn out to be others' is not counted on either.
             let doubtful = self.rise[pool.pool as usize].map_or(pool.foreign, |(_, least)| least);
-            Room::of(pool, peak.unwrap_or(pool.foreign).max(pool.foreign).max(doubtful))
+            // Who looks back for a while looks ahead as well.
+            let target = self.policy.ladder.len() - 1;
+            let expected = if window > Span::ZERO { self.expected(now, pool.pool, target) } else { Bytes::ZERO };
+            Room::of(pool, peak.unwrap_or(pool.foreign).max(pool.foreign).max(doubtful).max(expected))
         };
         (!self.blind && self.latest.ram.is_some()).then(|| self.latest.pools().map(room).collect())
     }

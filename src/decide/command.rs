@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::notice::Notice;
 use super::reason::Reason;
+use super::stable::TriedWindows;
 use crate::footprint::sightings::Learned;
 use crate::policy::Rung;
 
@@ -38,6 +39,9 @@ pub enum Command {
     Release { rung: Arc<Rung>, reason: Reason },
     /// Keep what was learned of a model beyond this run. It takes the place of all that was kept under its key.
     Remember { learned: Learned, reason: Reason },
+    /// Keep what the stable times that are tried have been worth. It takes the place of what was kept of this tier and
+    /// ladder.
+    KeepWindows { tried: TriedWindows, reason: Reason },
     /// Tell people.
     Notify { notice: Notice, reason: Reason },
     /// Nothing is left to do: end.
@@ -57,6 +61,7 @@ impl Command {
             | Command::Cut { reason, .. }
             | Command::Release { reason, .. }
             | Command::Remember { reason, .. }
+            | Command::KeepWindows { reason, .. }
             | Command::Notify { reason, .. }
             | Command::Exit { reason } => reason,
         }

@@ -18,7 +18,9 @@ use super::peaks::Peaks;
 use super::phase::{Phase, Switch};
 use super::reason::Reason;
 use super::severity::Severity;
+use super::stable::{Trials, TriedWindows};
 use super::timer::{Timer, TimerTable};
+use super::trend::Trend;
 use crate::classify::tier::{Machine, TierFound, tier};
 use crate::classify::{Assessment, Ledger, LedgerModel, Level, Pool, classify};
 use crate::policy::{Policy, Rung};
@@ -86,10 +88,23 @@ pub struct Controller {
     pub(super) returning: [Option<Returning>; Pool::ALL.len()],
     pub(super) books: Books,
     pub(super) peaks: [Peaks; Pool::ALL.len()],
+    pub(super) trends: [Trend; Pool::ALL.len()],
+    /// How many looks in a row have foreseen trouble, and what others held when the serving rung was chosen.
+    pub(super) foreseen: [u32; Pool::ALL.len()],
+    pub(super) foreign_when_chosen: [Bytes; Pool::ALL.len()],
+    /// How long replies were seen to need to their end.
+    pub(super) drain_seen: Span,
     pub(super) severity: Severity,
     pub(super) stalls_masked_until: Moment,
     pub(super) damping: BTreeMap<String, Damping>,
     pub(super) learning: Learning,
+    /// The stable times that are tried, where they are; and what earlier runs and other tiers found.
+    pub(super) trials: Option<Box<Trials>>,
+    pub(super) tried: Vec<TriedWindows>,
+    /// When the last climbs were begun.
+    pub(super) climbs: VecDeque<Moment>,
+    /// How long each rung was seen to load.
+    pub(super) load_times: BTreeMap<String, Span>,
     /// The last trouble, switch or blindness: stable time counts from here.
     pub(super) calm_from: Moment,
     pub(super) busy_at: Moment,
@@ -166,10 +181,18 @@ impl Controller {
             returning: [None; Pool::ALL.len()],
             books: Books::default(),
             peaks: Default::default(),
+            trends: Default::default(),
+            foreseen: Default::default(),
+            foreign_when_chosen: Default::default(),
+            drain_seen: Span::ZERO,
             severity: Severity::default(),
             stalls_masked_until: now,
             damping: BTreeMap::new(),
             learning: Learning::default(),
+            trials: None,
+            tried: Vec::new(),
+            climbs: VecDeque::new(),
+            load_times: BTreeMap::new(),
             calm_from: now,
             busy_at: now,
             traffic: Traffic::default(),
@@ -207,6 +230,7 @@ impl Controller {
         match input {
             Input::MachineFound(machine) => self.machine_found(machine),
             Input::FootprintsLearned(learned) => self.footprints_learned(learned),
+            Input::WindowsTried(tried) => self.windows_tried(tried),
             Input::ServerUp(facts) => self.server_up(now, facts),
             Input::ServerDown { .. } => self.server_is_down(now),
             Input::ModelsFound(facts) => self.models_found(facts),
@@ -279,10 +303,12 @@ impl Controller {
     fn machine_found(&mut self, machine: Machine) {
         self.machine = Some(machine);
         self.place_models();
+        self.set_trials_aside();
         self.tier = Some(tier(&self.policy, machine));
     }
 
     pub(super) fn apply_policy(&mut self, policy: Arc<Policy>) {
+        self.set_trials_aside();
         self.policy = policy;
         if let Some(machine) = self.machine {
             self.machine_found(machine);
@@ -313,6 +339,7 @@ impl Controller {
         models.dedup_by(|one, other| one.model == other.model);
         self.ledger.models = models;
         self.ledger.chosen = self.chosen(&believed);
+        self.weigh_windows_anew();
     }
 
     pub(super) fn index_of(&self, rung: &Rung) -> Option<usize> {
@@ -342,11 +369,13 @@ impl Controller {
             self.peaks[pool.pool as usize].push(now, pool.foreign);
         }
         let doubtful = self.severity.update(now, &self.latest, now < self.stalls_masked_until);
+        self.foresee(now);
         if self.severity.level >= Level::Soft || self.blind || was_blind {
             self.calm_from = now;
         }
         self.schedule_sample(now, rising, doubtful);
         self.learn(now);
+        self.try_windows(now);
         self.judge(now);
         self.note_wait(now);
     }

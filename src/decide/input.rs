@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::stable::TriedWindows;
 use crate::classify::tier::Machine;
 use crate::footprint::key::FootprintKey;
 use crate::footprint::sightings::Learned;
@@ -21,6 +22,8 @@ pub enum Input {
     MachineFound(Machine),
     /// What was learned of models in earlier runs. Once at the start, before the server is known.
     FootprintsLearned(Vec<Learned>),
+    /// What the stable times that were tried in earlier runs have been worth. Once at the start.
+    WindowsTried(Vec<TriedWindows>),
     /// The server answers; it may be a new one, so what it holds must be asked for again.
     ServerUp(ServerFacts),
     /// The same server was asked again what it has: models come while it runs, and a policy may name them.

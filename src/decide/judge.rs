@@ -31,8 +31,8 @@ const SAMPLES_BLIND_MAX: u32 = 30;
 const LISTING_LAG: Span = Span::seconds(3);
 /// How long a stray that was unloaded once is left alone when it comes back: somebody else wants it.
 const CONTESTED: Span = Span::minutes(10);
-/// A climb that lasted this long was no failure, whatever came before.
-const DWELL_FORGIVES: Span = Span::minutes(30);
+/// A climb that had to be undone within this time has failed: it was worth less than the switch.
+pub(super) const FAILED_WITHIN: Span = Span::minutes(2);
 /// Before leaving `Asleep` its rule must hold this long; doubled when emergency comes back soon.
 pub(super) const ASLEEP_HOLD_MIN: Span = Span::seconds(15);
 const ASLEEP_HOLD_MAX: Span = Span::minutes(10);
@@ -131,6 +131,9 @@ impl Controller {
             Some(Cause::Stall { stalled, threshold }) => Reason::Stall { level, stalled, threshold },
             Some(Cause::Thrash { refaulted, threshold }) => Reason::Thrash { level, refaulted, threshold },
             Some(Cause::OomKill { kills }) => Reason::OomKill { kills },
+            Some(Cause::Forecast { pool, foreign, per_second, crosses_in, ceiling }) => {
+                Reason::Forecast { pool, foreign, per_second, crosses_in, ceiling }
+            }
             None => Reason::Vanished { level },
         }
     }
@@ -166,14 +169,17 @@ impl Controller {
         let Some(switch) = self.switch.as_ref().filter(|switch| switch.kind == Kind::Down) else { return };
         let Some(serving) = &self.serving else { return };
         let Some(index) = self.index_of(serving) else { return };
-        let stable = self.stable(serving);
+        let upgrade = &self.policy.upgrade;
+        // Who wants it to climb sooner than that has said what a failure is.
+        let failed_within = upgrade.learn.map_or(FAILED_WITHIN.min(upgrade.stable), |_| FAILED_WITHIN);
         let dwell = switch.began.since(self.serving_since);
         let stalled = matches!(switch.reason, Reason::Stall { .. } | Reason::Thrash { .. });
         let foreign = self.rooms(now, RECENT).and_then(|rooms| rooms.first().map(|room| room.foreign));
         let damping = self.damping.entry(self.policy.ladder[index].name.clone()).or_default();
-        if dwell >= DWELL_FORGIVES.min(stable.times(6)) {
+        // One that lasted is no failure, whatever came before.
+        if dwell >= failed_within {
             damping.failed_climbs = 0;
-        } else if self.climbed && dwell < stable {
+        } else if self.climbed {
             damping.failed_climbs += 1;
         }
         if stalled {
@@ -194,6 +200,7 @@ impl Controller {
         let (incoming, leaving) = (Some(Arc::clone(&self.policy.ladder[target])), Some(Arc::clone(serving)));
         let stable = self.stable(&self.policy.ladder[target]);
         let first = if self.both_fit(now, serving, target, stable) { First::Incoming } else { First::Leaving };
+        self.note_climb(now);
         self.begin(now, Kind::Up, reason, leaving, incoming, first);
     }
 

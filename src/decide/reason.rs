@@ -40,6 +40,15 @@ pub enum Reason {
     OomKill {
         kills: u64,
     },
+    /// Others rise so fast, and will have gone over the ceiling beside the model before a switch could be over.
+    Forecast {
+        pool: Pool,
+        foreign: Bytes,
+        per_second: Bytes,
+        #[serde(rename = "crosses_in_ms")]
+        crosses_in: Span,
+        ceiling: Bytes,
+    },
     /// This is what fits: the most others held for `calm`, and the rung's upper bound, stay below `limit`.
     Fits {
         pool: Pool,
@@ -105,6 +114,11 @@ pub enum Reason {
         seen: Footprint,
         expected: Option<Footprint>,
     },
+    /// Of the stable times that were tried this one has been worth most here; `start` is where it began.
+    WindowsTried {
+        window: Span,
+        start: Span,
+    },
     /// It has been less than this machine may aim for, this long.
     LongBelow {
         below_for: Span,
@@ -140,6 +154,10 @@ impl fmt::Display for Reason {
             Reason::OomKill { kills } => {
                 write!(f, "the kernel killed {kills} of the server's processes, because their cgroup was full")
             }
+            Reason::Forecast { pool, foreign, per_second, crosses_in, ceiling } => write!(
+                f,
+                "others hold {foreign} of {pool} and take {per_second} more a second: the ceiling of {ceiling} would be crossed in {crosses_in}"
+            ),
             Reason::Fits { pool, foreign, footprint, limit, calm: Span::ZERO } => write!(
                 f,
                 "it fits: others hold {foreign} of {pool}, and with up to {footprint} that stays within {limit}"
@@ -179,6 +197,12 @@ impl fmt::Display for Reason {
             Reason::Measured { model, seen, expected } => {
                 write!(f, "{model} was seen to take {}", told(seen))?;
                 expected.map_or(Ok(()), |expected| write!(f, ", where up to {} was expected", told(&expected)))
+            }
+            Reason::WindowsTried { window, start } if window == start => {
+                write!(f, "no stable time would have been worth clearly more here than the {start} of the policy")
+            }
+            Reason::WindowsTried { window, start } => {
+                write!(f, "a stable time of {window} would have been worth most here; the policy starts with {start}")
             }
             Reason::LongBelow { below_for } => {
                 write!(f, "for {below_for} it has been less than this machine may aim for")

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::classify::{Assessment, Cause, Finding, Level};
 use crate::units::{Moment, Span};
 
-const SOFT_LASTS: Span = Span::seconds(2);
+pub(super) const SOFT_LASTS: Span = Span::seconds(2);
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Severity {
@@ -54,6 +54,14 @@ impl Severity {
             self.calm_since.get_or_insert(now);
         }
         doubtful
+    }
+
+    /// What will be trouble soon is soft trouble now, where there is none that is worse.
+    pub fn foresee(&mut self, cause: Option<Cause>) {
+        if cause.is_some() && self.level < Level::Soft {
+            (self.level, self.cause) = (Level::Soft, cause);
+            self.calm_since = None;
+        }
     }
 
     /// How long it has been below soft.

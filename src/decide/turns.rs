@@ -144,6 +144,7 @@ impl Controller {
         for rung in [serving, other].into_iter().flatten() {
             self.commands.push_back(Command::Release { rung, reason: Reason::Stopping });
         }
+        self.keep_tried();
         self.commands.push_back(Command::Exit { reason: Reason::Stopping });
     }
 

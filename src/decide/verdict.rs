@@ -48,6 +48,13 @@ pub enum Verdict {
         #[serde(rename = "window_ms")]
         window: Span,
     },
+    /// It would fit now; others rise, and may go over the limit with it before it would be there.
+    TooBigSoon {
+        pool: Pool,
+        missing: Bytes,
+        #[serde(rename = "within_ms")]
+        within: Span,
+    },
     /// It fits, and calm has not lasted for long enough; each climb that did not last has doubled what is needed.
     NotYetStable {
         #[serde(rename = "calm_ms")]
@@ -58,6 +65,11 @@ pub enum Verdict {
     },
     /// It, or a smaller one, was left for stalls while others held `left_at`, and they do not hold clearly less now.
     LeftForStalls { foreign: Bytes, left_at: Bytes, missing: Bytes },
+    /// It fits; so many climbs were begun within the last hour that another one must wait.
+    ClimbedTooOften {
+        #[serde(rename = "until_ms")]
+        until: Moment,
+    },
     /// It could not be loaded, and is not tried again before this.
     FailedLoad {
         #[serde(rename = "until_ms")]
@@ -88,6 +100,8 @@ impl Verdict {
             Verdict::Fits | Verdict::Smallest { .. } | Verdict::SmallestUnread | Verdict::WaitsForIdle { .. } => true,
             Verdict::TooBig { .. }
             | Verdict::TooBigLately { .. }
+            | Verdict::TooBigSoon { .. }
+            | Verdict::ClimbedTooOften { .. }
             | Verdict::NotYetStable { .. }
             | Verdict::LeftForStalls { .. }
             | Verdict::FailedLoad { .. }

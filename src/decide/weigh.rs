@@ -13,6 +13,10 @@ use crate::footprint::Footprint;
 use crate::policy::{Rung, WhenNothingFits};
 use crate::units::{Bytes, Moment, Span};
 
+/// So many climbs may begin within an hour.
+const CLIMBS_MAX: usize = 12;
+const CLIMBS_WITHIN: Span = Span::hours(1);
+
 impl Controller {
     /// What is found of one rung.
     pub(super) fn verdict(&self, now: Moment, index: usize, question: Question) -> Verdict {
@@ -71,6 +75,13 @@ impl Controller {
         let Some(rooms) = self.rooms(now, stable) else { return Some(Verdict::PoolUnread) };
         if let Some(Shortage { pool, missing }) = shortage(&rooms, need, limit) {
             return Some(Verdict::TooBigLately { pool, missing, window: stable });
+        }
+        if let Some(until) = self.climbs_spent(now) {
+            return Some(Verdict::ClimbedTooOften { until });
+        }
+        let ahead = self.rooms_ahead(now, index).and_then(|rooms| shortage(&rooms, need, limit));
+        if let Some(Shortage { pool, missing }) = ahead {
+            return Some(Verdict::TooBigSoon { pool, missing, within: self.ahead(index) });
         }
         if let Some(stalled) = self.left_for_stalls(index, &rooms) {
             return Some(stalled);
@@ -165,6 +176,20 @@ impl Controller {
     /// Until when it is not tried again, because it could not be loaded.
     pub(super) fn rests_until(&self, now: Moment, rung: &Rung) -> Option<Moment> {
         self.damping.get(&rung.name).and_then(|damping| damping.not_before).filter(|at| now < *at)
+    }
+
+    /// The last resort against whatever nobody has thought of: so many climbs in an hour, and no more.
+    fn climbs_spent(&self, now: Moment) -> Option<Moment> {
+        let oldest = self.climbs.front().filter(|_| self.climbs.len() >= CLIMBS_MAX)?;
+        Some(*oldest + CLIMBS_WITHIN).filter(|until| now < *until)
+    }
+
+    /// A climb begins.
+    pub(super) fn note_climb(&mut self, now: Moment) {
+        if self.climbs.len() >= CLIMBS_MAX {
+            self.climbs.pop_front();
+        }
+        self.climbs.push_back(now);
     }
 
     /// A rung left because programs stalled or thrashed, or a better one, is not climbed to before others hold less than then.

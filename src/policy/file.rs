@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 
-use super::yaml::{Hints, Placed, Quantity, complaint};
+use super::yaml::{Hints, Placed, Quantity};
 use crate::units::{Bytes, Permille, Span};
 
 /// What is planned and not built, and what a missing key may look like.
@@ -110,14 +110,26 @@ pub(super) struct ThresholdFile {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "when to climb, such as `{ stable: 5m, margin: 5% }`")]
 pub(super) struct UpgradeFile {
-    pub stable: Option<Stable>,
+    pub stable: Option<Placed<Stable>>,
     pub margin: Option<Placed<Quantity<Permille>>>,
     pub idle: Option<Quantity<Span>>,
 }
 
-/// The stable time; the form that learns it is known by sight only.
+/// The stable time: fixed, or with what it is learned within.
 #[derive(Debug)]
-pub(super) struct Stable(pub Span);
+pub(super) enum Stable {
+    Fixed(Span),
+    Learned(StableFile),
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct StableFile {
+    pub start: Option<Quantity<Span>>,
+    pub learn: Option<bool>,
+    pub min: Option<Quantity<Span>>,
+    pub max: Option<Quantity<Span>>,
+}
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a test with `name`, `machine`, `timeline` and `expect`")]
@@ -174,20 +186,25 @@ impl<'de> Deserialize<'de> for Stable {
             type Value = Stable;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a duration with its unit, such as `5m`")
+                f.write_str("a duration such as `5m`, or `{ start: 5m, learn: true, min: 15s, max: 2h }`")
             }
 
             fn visit_str<E: Error>(self, written: &str) -> Result<Stable, E> {
                 let text = serde::de::value::StrDeserializer::new(written);
-                Quantity::deserialize(text).map(|quantity| Stable(quantity.amount))
+                Quantity::deserialize(text).map(|quantity| Stable::Fixed(quantity.amount))
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, _: A) -> Result<Stable, A::Error> {
-                Err(complaint("learning the stable time does not work yet", "a duration, such as `5m`", "5m"))
+            fn visit_u64<E: Error>(self, bare: u64) -> Result<Stable, E> {
+                self.visit_str(&bare.to_string())
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Stable, A::Error> {
+                StableFile::deserialize(MapAccessDeserializer::new(map)).map(Stable::Learned)
             }
         }
 
-        deserializer.deserialize_str(StableVisitor)
+        // Asked for as a struct, so that unknown keys are screened; a bare duration comes as itself.
+        deserializer.deserialize_struct("Stable", &["start", "learn", "min", "max"], StableVisitor)
     }
 }
 

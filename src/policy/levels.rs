@@ -3,10 +3,10 @@
 use std::ops::Range;
 
 use super::diagnostic::Diagnostic;
-use super::file::{PressureFile, ThresholdFile, UpgradeFile};
+use super::file::{PressureFile, Stable, ThresholdFile, UpgradeFile};
 use super::parse::Rules;
 use super::yaml::{Placed, Quantity};
-use super::{Pressure, Threshold, Upgrade};
+use super::{LearnStable, Pressure, Threshold, Upgrade};
 use crate::units::{Permille, Span};
 
 const WHOLE: Permille = Permille::percent(100);
@@ -166,9 +166,44 @@ pub(super) fn upgrade(rules: &mut Rules<'_>, file: &UpgradeFile, pressure: &Pres
         let told = told.expected("a margin below the `use` of `soft`, mostly 5%");
         rules.tell(told.help(format!("write `margin: {}`", share_written(u64::from(fix.0)))));
     }
+    let (stable, learn) = file.stable.as_ref().map_or((default.stable, default.learn), |file| stable(rules, file));
     Upgrade {
-        stable: file.stable.as_ref().map_or(default.stable, |stable| stable.0),
+        stable,
+        learn,
         margin: file.margin.as_ref().map_or(default.margin, |margin| margin.value.amount),
         idle: file.idle.as_ref().map_or(default.idle, |idle| idle.amount),
     }
+}
+
+/// No window over what others held is kept for longer.
+const STABLE_MAX: Span = Span::hours(2);
+
+/// What is begun with, and within what it is learned. What is not written is the default, or what makes sense of the rest.
+fn stable(rules: &mut Rules<'_>, file: &Placed<Stable>) -> (Span, Option<LearnStable>) {
+    let written = match &file.value {
+        Stable::Fixed(stable) => return (*stable, None),
+        Stable::Learned(written) => written,
+    };
+    let amount = |quantity: &Option<Quantity<Span>>| quantity.as_ref().map(|quantity| quantity.amount);
+    let (default, bounds) = (Upgrade::default().stable, LearnStable::default());
+    let (min, max) = (amount(&written.min), amount(&written.max));
+    let start = amount(&written.start).unwrap_or(default.max(min.unwrap_or(Span::ZERO)).min(max.unwrap_or(STABLE_MAX)));
+    let learn = LearnStable { min: min.unwrap_or(bounds.min.min(start)), max: max.unwrap_or(bounds.max.max(start)) };
+    let wrong = |title: &str, expected: &str, help: String| {
+        Diagnostic::new(file.span.clone(), title.to_owned(), "here").expected(expected.to_owned()).help(help)
+    };
+    if learn.max > STABLE_MAX {
+        let help = "write `max: 2h`, or a fixed stable time such as `stable: 3h`".to_owned();
+        rules.tell(wrong("a stable time of more than 2h cannot be learned", "`start` and `max` of at most 2h", help));
+    } else if !(learn.min <= start && start <= learn.max && learn.min >= Span::seconds(1)) {
+        let (min, max) = (learn.min.max(Span::seconds(1)).min(start.max(Span::seconds(1))), learn.max.max(start));
+        let [min, start, max] = [min, start.max(min), max].map(|span| span_written(span.0));
+        let help = format!("write `stable: {{ start: {start}, learn: true, min: {min}, max: {max} }}`");
+        rules.tell(wrong(
+            "the bounds of the stable time are out of order",
+            "`min` of at least 1s, then `start`, then `max`",
+            help,
+        ));
+    }
+    (start, written.learn.unwrap_or(true).then_some(learn))
 }

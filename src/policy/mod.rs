@@ -102,12 +102,21 @@ pub enum AtDeadline {
 /// When to climb.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Upgrade {
-    /// How long what a rung needs must have been there.
+    /// How long what a rung needs must have been there; where it is learned, what is begun with.
     pub stable: Span,
+    /// Within which bounds it is learned from what happens here, if it is.
+    pub learn: Option<LearnStable>,
     /// How far below the ceiling a climb must end, as a share of capacity.
     pub margin: Permille,
     /// How long nothing must have been asked before a climb that has to let go first.
     pub idle: Span,
+}
+
+/// The shortest and the longest stable time that may be learned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LearnStable {
+    pub min: Span,
+    pub max: Span,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -200,7 +209,18 @@ impl Default for Pressure {
 
 impl Default for Upgrade {
     fn default() -> Self {
-        Upgrade { stable: Span::minutes(5), margin: Permille::percent(5), idle: Span::seconds(10) }
+        Upgrade {
+            stable: Span::minutes(5),
+            learn: Some(LearnStable::default()),
+            margin: Permille::percent(5),
+            idle: Span::seconds(10),
+        }
+    }
+}
+
+impl Default for LearnStable {
+    fn default() -> Self {
+        LearnStable { min: Span::seconds(15), max: Span::hours(2) }
     }
 }
 

@@ -26,6 +26,7 @@ pub async fn ask(driver: &Driver, command: Command) -> Option<Input> {
         | Command::Cut { .. }
         | Command::Release { .. }
         | Command::Remember { .. }
+        | Command::KeepWindows { .. }
         | Command::Notify { .. }
         | Command::Exit { .. } => return None,
     })

@@ -209,6 +209,7 @@ impl Conductor {
             }
             Input::MachineFound(_)
             | Input::FootprintsLearned(_)
+            | Input::WindowsTried(_)
             | Input::ModelsFound(_)
             | Input::LoadDone { .. }
             | Input::UnloadDone { .. }
@@ -259,6 +260,7 @@ impl Conductor {
                 Command::Cut { rung, .. } => self.parts.gateway.cut(&rung.name),
                 Command::Release { rung, .. } => self.release(rung),
                 Command::Remember { learned, .. } => keeping::keep(self.parts.store.as_ref(), learned),
+                Command::KeepWindows { tried, .. } => keeping::keep_tried(self.parts.store.as_ref(), tried),
                 Command::Notify { notice, reason } => {
                     let lacking = self.parts.controller.lacking(self.parts.clock.now());
                     self.parts.telling.tell(notice, reason, lacking);
@@ -273,7 +275,7 @@ impl Conductor {
             return;
         }
         // It changes nothing, so what changed something stays in sight.
-        if let Command::Remember { reason, .. } = command {
+        if let Command::Remember { reason, .. } | Command::KeepWindows { reason, .. } = command {
             return tracing::debug!(message = "Learned.", %reason);
         }
         let decision = Decision::of(self.parts.clock.now(), command);

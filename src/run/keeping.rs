@@ -5,15 +5,18 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::decide::input::Input;
+use crate::decide::stable::TriedWindows;
 use crate::footprint::sightings::Learned;
 use crate::store::error::StoreError;
+use crate::store::tried::Tried;
 use crate::store::{Opened, Store};
 
 /// The longest that the start, and the end, wait for the disk.
 const DISK_MAX: Duration = Duration::from_secs(3);
 
 /// What was learned in earlier runs, and where to keep more. What is wrong is said once.
-pub async fn open(path: Option<&Path>) -> (Option<Store>, Vec<Learned>) {
+pub async fn open(path: Option<&Path>) -> (Option<Store>, Vec<Input>) {
     let Some(path) = path.map(Path::to_owned) else {
         tracing::warn!(
             message =
@@ -22,9 +25,10 @@ pub async fn open(path: Option<&Path>) -> (Option<Store>, Vec<Learned>) {
         return (None, Vec::new());
     };
     match opened(path.clone()).await {
-        Some(Ok(Opened { store, learned, .. })) => {
+        Some(Ok(Opened { store, learned, tried, .. })) => {
             tracing::info!(message = "What was learned is kept.", path = %path.display(), models = learned.len());
-            (Some(store), learned)
+            let tried = tried.into_iter().map(of_store).collect();
+            (Some(store), vec![Input::FootprintsLearned(learned), Input::WindowsTried(tried)])
         }
         Some(Err(error)) => {
             tracing::warn!(message = "What was learned in earlier runs is not used, and nothing is kept.", %error);
@@ -47,6 +51,19 @@ pub fn keep(store: Option<&Store>, learned: Learned) {
     if let Some(store) = store {
         store.remember(learned);
     }
+}
+
+/// Never waits.
+pub fn keep_tried(store: Option<&Store>, tried: TriedWindows) {
+    if let Some(store) = store {
+        let TriedWindows { tier, ladder, worths, leader } = tried;
+        store.remember_tried(Tried { tier, ladder, worths, leader });
+    }
+}
+
+fn of_store(tried: Tried) -> TriedWindows {
+    let Tried { tier, ladder, worths, leader } = tried;
+    TriedWindows { tier, ladder, worths, leader }
 }
 
 /// Lets what still waits be written, unless the disk hangs.

@@ -139,7 +139,7 @@ async fn drive(
     let jobs = sampling::start(sampler(&config, &driver), machine, clock, inputs.clone(), Arc::clone(&holders));
     let jobs = jobs.map_err(|source| RunError::Thread { source })?;
     let (store, learned) = keeping::open(config.store.as_deref()).await;
-    inputs.send(Input::FootprintsLearned(learned)).ok();
+    learned.into_iter().for_each(|learned| drop(inputs.send(learned)));
 
     // Only now, so that the server is heard of after all that was known before it.
     let watching = tokio::spawn(watching.run());

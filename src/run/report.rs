@@ -37,6 +37,7 @@ impl Decision {
             Command::Cut { rung, .. } => ("cut", Some(rung)),
             Command::Release { rung, .. } => ("release", Some(rung)),
             Command::Remember { .. } => ("remember", None),
+            Command::KeepWindows { .. } => ("keep_windows", None),
             Command::Notify { .. } => ("notify", None),
             Command::Exit { .. } => ("exit", None),
         };

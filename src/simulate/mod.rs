@@ -37,6 +37,17 @@ fn run_between(
     timeline: &[TimelineEntry],
     (start, end): (Span, Span),
 ) -> Outcome {
+    run_with(policy, machine, timeline, (start, end), |_, _, _| {})
+}
+
+/// The same, and at every step somebody may look at what serves, and change what others hold.
+fn run_with(
+    policy: &Arc<Policy>,
+    machine: &TestMachine,
+    timeline: &[TimelineEntry],
+    (start, end): (Span, Span),
+    mut meddle: impl FnMut(Moment, &Outcome, &mut World),
+) -> Outcome {
     let mut now = Moment::START + start;
     let mut controller = Controller::new(now, Arc::clone(policy), Adopt::Ladder);
     let mut world = World::new(now, policy, machine, timeline);
@@ -51,6 +62,7 @@ fn run_between(
         let Some(next) = next.filter(|next| *next <= end) else { break };
         outcome.pass(now, next, &world);
         now = next.max(now);
+        meddle(now, &outcome, &mut world);
         while let Some(input) = world.take_event(now) {
             controller.handle_input(now, input);
         }
@@ -74,5 +86,7 @@ fn carry_out(now: Moment, controller: &mut Controller, world: &mut World, outcom
     }
 }
 
+#[cfg(test)]
+mod limits;
 #[cfg(test)]
 mod tests;

@@ -99,6 +99,7 @@ impl Outcome {
             | Command::Cut { .. }
             | Command::Release { .. }
             | Command::Remember { .. }
+            | Command::KeepWindows { .. }
             | Command::Exit { .. } => {}
         }
     }

@@ -29,7 +29,7 @@ pub struct World {
     timeline: Vec<TimelineEntry>,
     /// How far the timeline has been followed.
     place: usize,
-    load: Load,
+    pub(super) load: Load,
     held: BTreeMap<String, Held>,
     /// Memory of processes that are gone, until it is back.
     returning: Vec<(Moment, Amounts)>,
@@ -188,6 +188,7 @@ impl World {
             Command::TakeSample { .. }
             | Command::Release { .. }
             | Command::Remember { .. }
+            | Command::KeepWindows { .. }
             | Command::Notify { .. }
             | Command::Exit { .. } => {}
         }

@@ -10,6 +10,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction,
 use super::BUSY_MAX;
 use super::error::StoreError;
 use super::speed::Measured;
+use super::tried::{self, Tried};
 use crate::footprint::Footprint;
 use crate::footprint::key::FootprintKey;
 use crate::footprint::sightings::{Learned, SIGHTINGS_MAX, Sightings};
@@ -18,7 +19,7 @@ use crate::units::Bytes;
 /// "tier", as SQLite keeps it.
 const APPLICATION: i64 = 0x7469_6572;
 /// Each brings the tables from the version that is its place in this list to the next.
-const MIGRATIONS: [&str; 1] = [include_str!("migrations/1.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("migrations/1.sql"), include_str!("migrations/2.sql")];
 const VERSION: i64 = MIGRATIONS.len() as i64;
 /// Models that were seen last longest ago are forgotten beyond this many.
 const MODELS_MAX: u32 = 500;
@@ -104,6 +105,14 @@ impl File {
             speed.continues_reply,
         ])?;
         transaction.commit()
+    }
+
+    pub(super) fn tried(&self) -> Result<Vec<Tried>, StoreError> {
+        tried::read(&self.database).map_err(|error| StoreError::Broken { path: self.path(), why: error.to_string() })
+    }
+
+    pub(super) fn write_tried(&mut self, tried: &Tried) -> rusqlite::Result<()> {
+        tried::write(&mut self.database, tried)
     }
 
     fn path(&self) -> PathBuf {
@@ -200,6 +209,6 @@ pub(super) fn set_aside(path: &Path, why: &str) -> Result<PathBuf, StoreError> {
 }
 
 /// SQLite's numbers have a sign.
-fn signed(number: u64) -> i64 {
+pub(super) fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }

@@ -9,6 +9,7 @@
 
 pub mod error;
 pub mod speed;
+pub mod tried;
 
 mod file;
 mod queue;
@@ -23,6 +24,7 @@ use self::error::StoreError;
 use self::file::File;
 use self::queue::Queue;
 use self::speed::Measured;
+use self::tried::Tried;
 use crate::footprint::sightings::Learned;
 
 /// How many values may wait to be written.
@@ -35,6 +37,7 @@ pub const BUSY_MAX: Duration = Duration::from_secs(5);
 enum Value {
     Learned(Learned),
     Measured(Measured),
+    Tried(Tried),
 }
 
 /// The file, and the thread that writes it. Dropping it writes what still waits.
@@ -50,6 +53,8 @@ pub struct Store {
 pub struct Opened {
     pub store: Store,
     pub learned: Vec<Learned>,
+    /// What the stable times that were tried have been worth.
+    pub tried: Vec<Tried>,
     /// Where a file that could not be read was put.
     pub set_aside: Option<std::path::PathBuf>,
 }
@@ -65,18 +70,23 @@ impl Store {
             }
             opened => (opened?, None),
         };
-        let learned = file.learned()?;
+        let (learned, tried) = (file.learned()?, file.tried()?);
         let (queue, failed) = (Arc::new(Queue::new(WAITING_MAX)), Arc::new(AtomicU64::new(0)));
         let (taken, counted) = (Arc::clone(&queue), Arc::clone(&failed));
         let thread =
             std::thread::Builder::new().name("store".to_owned()).spawn(move || write_all(file, &taken, &counted));
         let thread = thread.map_err(|source| StoreError::Thread { source })?;
-        Ok(Opened { store: Store { queue, failed, thread: Some(thread) }, learned, set_aside })
+        Ok(Opened { store: Store { queue, failed, thread: Some(thread) }, learned, tried, set_aside })
     }
 
     /// Keeps what was learned of a model, in place of what was kept under its key. It never waits.
     pub fn remember(&self, learned: Learned) {
         self.queue.put(Value::Learned(learned));
+    }
+
+    /// Keeps what stable times have been worth, in place of what was kept of their tier and ladder. It never waits.
+    pub fn remember_tried(&self, tried: Tried) {
+        self.queue.put(Value::Tried(tried));
     }
 
     /// Keeps how quick a model was measured to be. It never waits.
@@ -106,6 +116,7 @@ fn write_all(mut file: File, queue: &Queue<Value>, failed: &AtomicU64) {
         let written = match &value {
             Value::Learned(learned) => file.write_learned(learned),
             Value::Measured(measured) => file.write_measured(measured),
+            Value::Tried(tried) => file.write_tried(tried),
         };
         match written {
             Ok(()) => said = false,

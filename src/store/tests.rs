@@ -72,7 +72,7 @@ fn it_can_be_asked_by_hand_in_words_and_units() {
         .query_row(query, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?)));
     let row: (String, u32, u32, f64, u32, f64) = row.unwrap();
     assert_eq!(row, ("qwen3:4b".to_owned(), 8192, 2, 3000.0, 1200, 41.3));
-    assert_eq!(count(&path, "PRAGMA user_version"), 1);
+    assert_eq!(count(&path, "PRAGMA user_version"), 2);
 }
 
 #[test]
@@ -82,7 +82,7 @@ fn a_file_of_a_newer_version_is_left_as_it_is() {
     Connection::open(&path).unwrap().pragma_update(None, "user_version", 9).unwrap();
     let before = std::fs::read(&path).unwrap();
     let refused = Store::open(&path).unwrap_err();
-    assert!(matches!(refused, StoreError::Newer { found: 9, known: 1, .. }), "{refused}");
+    assert!(matches!(refused, StoreError::Newer { found: 9, known: 2, .. }), "{refused}");
     assert!(refused.to_string().contains("store: PATH"), "{refused}");
     assert_eq!(std::fs::read(&path).unwrap(), before);
 }

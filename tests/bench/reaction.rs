@@ -126,6 +126,7 @@ fn first_command(clock: Clock, mut sampler: Sampler, capacity: Bytes, bound: Byt
                 | Command::Cut { .. }
                 | Command::Release { .. }
                 | Command::Remember { .. }
+                | Command::KeepWindows { .. }
                 | Command::Notify { .. }
                 | Command::Exit { .. } => {}
             }

@@ -262,6 +262,7 @@ impl Rig {
                 | Command::Cut { .. }
                 | Command::Release { .. }
                 | Command::Remember { .. }
+                | Command::KeepWindows { .. }
                 | Command::Exit { .. } => {}
             }
         }

@@ -34,6 +34,7 @@ pub(super) fn policy(sleep: bool, cut: bool) -> Policy {
     let rung = |(name, _): &(&str, u64)| Rung { name: (*name).to_owned(), model: format!("{name}:1b"), context: None };
     let mut policy = Policy::for_ladder(SIZES.iter().map(rung).collect()).unwrap();
     policy.upgrade.stable = Span::seconds(20);
+    policy.upgrade.learn = None;
     policy.when_nothing_fits = if sleep { WhenNothingFits::Sleep } else { WhenNothingFits::KeepSmallest };
     policy.at_deadline = if cut { AtDeadline::Cut } else { AtDeadline::Wait };
     policy
@@ -224,7 +225,7 @@ impl Rig {
                 Command::Exit { .. } => self.exited = true,
                 Command::Remember { learned, .. } => self.remembered.push(learned.clone()),
                 Command::Notify { notice, reason } => self.told.push((notice.clone(), reason.to_string())),
-                Command::Release { .. } => {}
+                Command::Release { .. } | Command::KeepWindows { .. } => {}
             }
         }
     }
@@ -252,6 +253,7 @@ impl Rig {
             | Command::Cut { .. }
             | Command::Release { .. }
             | Command::Remember { .. }
+            | Command::KeepWindows { .. }
             | Command::Notify { .. }
             | Command::Exit { .. } => {}
         }
@@ -330,6 +332,7 @@ impl Rig {
             | Command::Release { .. }
             | Command::Remember { .. }
             | Command::Notify { .. }
+            | Command::KeepWindows { .. }
             | Command::Exit { .. } => unreachable!("only questions are kept"),
         };
         self.tell(input);

@@ -17,7 +17,7 @@ use std::process::Command as Program;
 use std::sync::Arc;
 use std::thread;
 
-use tierkeeper::policy::{Amounts, Policy, Rung, TestMachine, TimelineEntry};
+use tierkeeper::policy::{Amounts, Policy, Rung, TestMachine, TimelineEntry, Upgrade};
 use tierkeeper::simulate;
 use tierkeeper::units::{Bytes, Span};
 
@@ -50,7 +50,10 @@ struct Column {
 fn columns() -> Vec<Column> {
     let rung = |name: &&str| Rung { name: (*name).to_owned(), model: format!("{name}:1b"), context: None };
     let policy = Policy::for_ladder(NAMES.iter().map(rung).collect()).unwrap();
-    vec![Column { name: "5 m", policy: Arc::new(policy) }]
+    let fixed = Upgrade { learn: None, ..policy.upgrade };
+    let from_15_s = Upgrade { stable: Span::seconds(15), ..policy.upgrade };
+    let column = |name, upgrade| Column { name, policy: Arc::new(Policy { upgrade, ..policy.clone() }) };
+    vec![column("5 m", fixed), column("learned", policy.upgrade), column("learned from 15 s", from_15_s)]
 }
 
 fn head() -> String {

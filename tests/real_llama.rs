@@ -85,7 +85,9 @@ async fn it_is_recognised_and_its_facts_are_read() {
     let Some(Sizing::Formula(plan)) = &facts.models["a"].sizing else { panic!("{:?}", facts.models["a"]) };
     let memory = plan.predict(None).memory;
     assert_eq!(memory.cache, 1024 * 2 * 2 * 2 * 256, "the context of its command line is what counts");
-    assert!(memory.weights <= size("a.gguf").0 && memory.weights * 10 > size("a.gguf").0 * 9, "{memory:?}");
+    // On some CPUs a part of them is packed anew, and the end of the file is not mapped then.
+    let held = memory.weights + memory.packed;
+    assert!(memory.weights <= size("a.gguf").0 && held * 10 > size("a.gguf").0 * 9, "{memory:?}");
     assert_eq!(facts.models["broken"].sizing, ModelFacts::of_files(size("broken.gguf")).sizing);
     let key = facts.models["a"].key.clone().unwrap();
     assert_eq!((key.context, key.weights), (Some(1024), Some(Held::Mapped)), "{key}");

@@ -8,27 +8,28 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::arguments::{Arguments, GPU_LAYERS};
+use crate::footprint::cpu::Cpu;
 use crate::footprint::key::FootprintKey;
-use crate::footprint::load::Held;
+use crate::footprint::load::{Held, Load, Packing};
 
 /// What it keeps its cache in when nobody says otherwise.
 const USUAL_CACHE: &str = "f16";
 
 /// The key of a model of Ollama. It reads weights into memory where it runs them on the CPU.
-pub(super) fn of_ollama(version: &str, model: &str, digest: Option<&str>) -> FootprintKey {
+pub(super) fn of_ollama(version: &str, model: &str, digest: Option<&str>, cpu: Cpu) -> FootprintKey {
     FootprintKey {
         server: version.to_owned(),
         model: model.to_owned(),
         digest: digest.filter(|digest| !digest.is_empty()).map(str::to_owned),
         weights: Some(Held::Copied),
+        packed: Some(cpu),
         ..FootprintKey::default()
     }
 }
 
-/// The key of a model of llama-server, by the command line that it has or would have, and its files.
+/// The key of a model of llama-server on this CPU, by the command line that it has or would have, and its files.
 pub(super) async fn of_llama_server(
-    version: &str,
-    model: &str,
+    (version, model, cpu): (&str, &str, Cpu),
     arguments: Arguments<'_>,
     files: Option<&[String]>,
 ) -> FootprintKey {
@@ -37,6 +38,7 @@ pub(super) async fn of_llama_server(
         (None, None) => None,
         (keys, values) => Some(format!("{}/{}", keys.unwrap_or(USUAL_CACHE), values.unwrap_or(USUAL_CACHE))),
     };
+    let load = arguments.load();
     let digest = match files {
         Some(files) => digest(files).await,
         None => None,
@@ -51,6 +53,13 @@ pub(super) async fn of_llama_server(
         cache,
         gpu_layers: arguments.value(&GPU_LAYERS).map(str::to_owned),
         weights: Some(arguments.held()),
+        batch: Some(load.batch).filter(|batch| *batch != Load::default().batch),
+        cells: Some(load.cells).filter(|cells| *cells != Load::default().cells),
+        windows: Some(load.windows).filter(|windows| *windows != Load::default().windows),
+        packed: Some(match load.packing {
+            Packing::Packed => cpu,
+            Packing::AsTheyAre => Cpu::Plain,
+        }),
     }
 }
 
@@ -79,13 +88,19 @@ mod tests {
 
     #[tokio::test]
     async fn the_command_line_tells_how_a_model_is_loaded() {
-        let line = "llama-server -c 8192 --parallel 2 -ctk q8_0 -ngl 99 --no-mmap";
-        let key = of_llama_server("llama-server b1", "a", Arguments(&words(line)), None).await;
-        let expected =
-            "server=llama-server%20b1 model=a context=8192 parallel=2 cache=q8_0/f16 gpu_layers=99 weights=copied";
-        assert_eq!(key.to_string(), expected);
-        let plain = of_llama_server("llama-server b1", "a", Arguments(&words("llama-server -c 0")), None).await;
-        assert_eq!(plain.to_string(), "server=llama-server%20b1 model=a weights=mapped");
+        let key = async |line: &str| {
+            let key = of_llama_server(("llama-server b1", "a", Cpu::Amx), Arguments(&words(line)), None).await;
+            key.to_string().strip_prefix("server=llama-server%20b1 model=a ").unwrap().to_owned()
+        };
+        assert_eq!(
+            key("llama-server -c 8192 --parallel 2 -ctk q8_0 -ngl 99 --no-mmap").await,
+            "context=8192 parallel=2 cache=q8_0/f16 gpu_layers=99 weights=copied cells=each packed=amx"
+        );
+        assert_eq!(
+            key("llama-server -np 2 -kvu -ub 256 --swa-full --no-repack").await,
+            "parallel=2 weights=mapped batch=256 windows=full packed=plain"
+        );
+        assert_eq!(key("llama-server -c 0").await, "weights=mapped packed=amx");
     }
 
     #[tokio::test]

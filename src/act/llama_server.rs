@@ -19,6 +19,7 @@ use super::insist::{GIVEN_UP_AFTER, Insistence};
 use super::{Kept, Resident, ResidentState, key};
 use crate::decide::input::{ModelFacts, ServerFacts};
 use crate::footprint::Sizing;
+use crate::footprint::cpu::Cpu;
 use crate::footprint::formula::Plan;
 use crate::footprint::load::Load;
 use crate::footprint::shape::Shape;
@@ -41,6 +42,8 @@ const LOST_MAX: u32 = 20;
 #[derive(Debug)]
 pub struct LlamaServer {
     http: Http,
+    /// What it computes with, if it is on this machine.
+    cpu: Cpu,
 }
 
 #[derive(Debug, Deserialize)]
@@ -112,8 +115,8 @@ struct Completion {
 }
 
 impl LlamaServer {
-    pub(super) fn new(url: &str) -> Result<Self, ActError> {
-        Ok(LlamaServer { http: Http::new(url)? })
+    pub(super) fn new(url: &str, cpu: Cpu) -> Result<Self, ActError> {
+        Ok(LlamaServer { http: Http::new(url)?, cpu })
     }
 
     pub(super) fn http(&self) -> &Http {
@@ -139,9 +142,10 @@ impl LlamaServer {
         facts.models_max = props.max_instances.filter(|count| *count > 0);
         for model in self.list().await? {
             if !model.arguments().embeds() {
-                let sizing = model.sizing().await;
+                let sizing = model.sizing(self.cpu).await;
                 let files = model.files();
-                let key = key::of_llama_server(&facts.version, &model.id, model.arguments(), files.as_deref()).await;
+                let of = (facts.version.as_str(), model.id.as_str(), self.cpu);
+                let key = key::of_llama_server(of, model.arguments(), files.as_deref()).await;
                 facts.models.insert(model.id, ModelFacts { sizing, key: Some(key) });
             }
         }
@@ -291,12 +295,12 @@ impl Model {
 
     /// By its metadata where its files are on this machine, else by the size of its files, or what it says of itself when
     /// it is loaded.
-    async fn sizing(&self) -> Option<Sizing> {
+    async fn sizing(&self, cpu: Cpu) -> Option<Sizing> {
         let says = self.meta.as_ref().map(|meta| Bytes(meta.size)).filter(|size| size.0 > 0).map(Sizing::Files);
         let Some(path) = self.arguments().model().map(str::to_owned) else { return says };
         let beside: Vec<String> = self.arguments().beside().into_iter().map(str::to_owned).collect();
         let (id, load) = (self.id.clone(), self.arguments().load());
-        let found = tokio::task::spawn_blocking(move || sizing_of(&id, &path, &beside, load)).await;
+        let found = tokio::task::spawn_blocking(move || sizing_of((&id, cpu), &path, &beside, load)).await;
         match found.expect("reading a model's head does not panic") {
             Found::Sizing(sizing) => Some(sizing),
             Found::NotHere => says,
@@ -321,13 +325,13 @@ enum Found {
     Unknown,
 }
 
-fn sizing_of(id: &str, path: &str, beside: &[String], load: Load) -> Found {
+fn sizing_of((id, cpu): (&str, Cpu), path: &str, beside: &[String], load: Load) -> Found {
     let Some(size) = heads::size(path) else { return Found::NotHere };
     let Some(beside) = beside.iter().map(|path| heads::size(path)).sum::<Option<Bytes>>() else {
         return Found::Unknown;
     };
     let shape = match heads::read(path) {
-        Ok(heads) => Shape::of(&heads).map_err(|error| error.to_string()),
+        Ok(heads) => Shape::of(&heads, cpu).map_err(|error| error.to_string()),
         Err(error) => Err(error.to_string()),
     };
     match shape {

@@ -6,6 +6,7 @@
 
 mod arguments;
 pub mod changes;
+pub mod cpu;
 pub mod error;
 pub mod find;
 mod heads;
@@ -16,12 +17,15 @@ pub mod llama_server;
 pub mod ollama;
 pub mod probe;
 
+use std::path::Path;
+
 use self::changes::Changes;
 use self::error::ActError;
 use self::llama_server::LlamaServer;
 use self::ollama::Ollama;
 use crate::config::ServerKind;
 use crate::decide::input::{Placed, ServerFacts};
+use crate::footprint::cpu::Cpu;
 use crate::policy::Rung;
 
 /// The server that is driven: one set of methods, and a file for what each server makes of them.
@@ -61,10 +65,15 @@ pub enum Kept {
 }
 
 impl Driver {
+    /// The server there, which computes with the CPU of this machine.
     pub fn new(kind: ServerKind, url: &str) -> Result<Self, ActError> {
+        Driver::on(kind, url, cpu::read(Path::new(cpu::CPUINFO)))
+    }
+
+    pub fn on(kind: ServerKind, url: &str, cpu: Cpu) -> Result<Self, ActError> {
         Ok(match kind {
-            ServerKind::Ollama => Driver::Ollama(Ollama::new(url)?),
-            ServerKind::LlamaServer => Driver::LlamaServer(LlamaServer::new(url)?),
+            ServerKind::Ollama => Driver::Ollama(Ollama::new(url, cpu)?),
+            ServerKind::LlamaServer => Driver::LlamaServer(LlamaServer::new(url, cpu)?),
         })
     }
 

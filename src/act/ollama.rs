@@ -21,6 +21,7 @@ use super::insist::{GIVEN_UP_AFTER, Insistence};
 use super::{Kept, Resident, ResidentState, key};
 use crate::decide::input::{ModelFacts, Placed, ServerFacts};
 use crate::footprint::Sizing;
+use crate::footprint::cpu::Cpu;
 use crate::footprint::formula::Plan;
 use crate::footprint::load::{Cells, Context, Held, Load};
 use crate::footprint::shape::{Shape, ShapeError};
@@ -49,6 +50,8 @@ const FOR_EVER_FROM_YEAR: u32 = 2200;
 #[derive(Debug)]
 pub struct Ollama {
     http: Http,
+    /// What it computes with.
+    cpu: Cpu,
 }
 
 #[derive(Debug, Deserialize)]
@@ -121,8 +124,8 @@ struct Done {
 }
 
 impl Ollama {
-    pub(super) fn new(url: &str) -> Result<Self, ActError> {
-        Ok(Ollama { http: Http::new(url)? })
+    pub(super) fn new(url: &str, cpu: Cpu) -> Result<Self, ActError> {
+        Ok(Ollama { http: Http::new(url)?, cpu })
     }
 
     pub(super) fn http(&self) -> &Http {
@@ -144,7 +147,7 @@ impl Ollama {
         let mut facts = ServerFacts { version, ..ServerFacts::default() };
         for model in installed.models.unwrap_or_default().into_iter().filter(Installed::can_be_a_rung) {
             let sizing = self.sizing(&model).await;
-            let key = Some(key::of_ollama(&facts.version, &model.name, model.digest.as_deref()));
+            let key = Some(key::of_ollama(&facts.version, &model.name, model.digest.as_deref(), self.cpu));
             facts.models.insert(model.name, ModelFacts { sizing, key });
         }
         Ok(facts)
@@ -155,7 +158,7 @@ impl Ollama {
         let size = Some(Bytes(model.size)).filter(|size| size.0 > 0);
         let shown = self.http.post("/api/show", &json!({ "model": model.name }), ANSWER_MAX).await;
         let plan = match shown.and_then(Reply::accepted).and_then(|reply| reply.json::<Show>()) {
-            Ok(show) => show.plan(size).map_err(|error| error.to_string()),
+            Ok(show) => show.plan(size, self.cpu).map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
         };
         match plan {
@@ -332,8 +335,8 @@ impl Installed {
 
 impl Show {
     /// It does not map weights into memory without a GPU, and takes one conversation at a time unless told otherwise.
-    fn plan(&self, size: Option<Bytes>) -> Result<Plan, ShapeError> {
-        let shape = Shape::of(&[self.shown.head()])?;
+    fn plan(&self, size: Option<Bytes>, cpu: Cpu) -> Result<Plan, ShapeError> {
+        let shape = Shape::of(&[self.shown.head()], cpu)?;
         let parameter = |line: &str| line.strip_prefix("num_ctx")?.trim().parse().ok().filter(|tokens| *tokens > 0);
         let load = Load {
             context: self.parameters.lines().find_map(parameter).map_or(Context::ByGpu, Context::Tokens),

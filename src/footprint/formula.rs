@@ -150,8 +150,9 @@ impl Plan {
         }
         let not_held = match self.load.weights {
             Held::Mapped => self.shape.packed_ends,
-            Held::Copied => memory.packed,
+            Held::Copied => self.shape.packed(),
         };
+        memory.packed = memory.packed.saturating_add(self.shape.tied_copy);
         memory.weights = memory.weights.saturating_sub(not_held);
     }
 
@@ -220,7 +221,7 @@ impl CellCount {
 
 fn add_weights(pool: &mut Parts, weights: Weights) {
     pool.weights = pool.weights.saturating_add(weights.bytes);
-    pool.packed = pool.packed.saturating_add(weights.packed);
+    pool.packed = pool.packed.saturating_add(weights.copies);
 }
 
 /// llama-kv-cache.cpp for keys and values, llama-memory-recurrent.cpp for state, which is kept as f32 for each slot.

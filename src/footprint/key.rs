@@ -9,7 +9,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::load::Held;
+use super::cpu::Cpu;
+use super::load::{Cells, Held, Windows};
 
 /// What a footprint depends on, as far as the server tells. What it does not tell is `None`, which is a value of its
 /// own and equal to nothing else.
@@ -36,6 +37,16 @@ pub struct FootprintKey {
     pub gpu_layers: Option<String>,
     #[serde(default)]
     pub weights: Option<Held>,
+    /// How many tokens are computed in one go, as the server was told.
+    #[serde(default)]
+    pub batch: Option<u32>,
+    #[serde(default)]
+    pub cells: Option<Cells>,
+    #[serde(default)]
+    pub windows: Option<Windows>,
+    /// What its weights are packed anew for where they are computed with on a CPU.
+    #[serde(default)]
+    pub packed: Option<Cpu>,
 }
 
 /// A line that is no key.
@@ -61,6 +72,10 @@ impl fmt::Display for FootprintKey {
             ("cache", self.cache.clone()),
             ("gpu_layers", self.gpu_layers.clone()),
             ("weights", self.weights.map(|weights| weights.name().to_owned())),
+            ("batch", self.batch.map(|tokens| tokens.to_string())),
+            ("cells", self.cells.map(|cells| cells.name().to_owned())),
+            ("windows", self.windows.map(|windows| windows.name().to_owned())),
+            ("packed", self.packed.map(|cpu| cpu.name().to_owned())),
         ];
         let told = parts.into_iter().filter_map(|(name, value)| Some((name, value?)));
         told.into_iter().try_for_each(|(name, value)| write!(f, " {name}={}", escaped(&value)))
@@ -87,15 +102,28 @@ impl FromStr for FootprintKey {
                 "cache" => key.cache = Some(value),
                 "gpu_layers" => key.gpu_layers = Some(value),
                 "weights" => {
-                    let known = [Held::Mapped, Held::Copied].into_iter().find(|known| known.name() == value);
-                    key.weights = Some(known.ok_or_else(wrong)?);
+                    key.weights = Some(named_so(&[Held::Mapped, Held::Copied], Held::name, &value).ok_or_else(wrong)?);
                 }
+                "batch" => key.batch = Some(number()?),
+                "cells" => {
+                    let all = [Cells::Shared, Cells::EachSlot, Cells::Multiplied];
+                    key.cells = Some(named_so(&all, Cells::name, &value).ok_or_else(wrong)?);
+                }
+                "windows" => {
+                    let all = [Windows::Short, Windows::Full];
+                    key.windows = Some(named_so(&all, Windows::name, &value).ok_or_else(wrong)?);
+                }
+                "packed" => key.packed = Some(named_so(&Cpu::ALL, Cpu::name, &value).ok_or_else(wrong)?),
                 _ => return Err(wrong()),
             }
         }
         // One way of writing each key, or two lines would mean the same.
         if named == [true, true] && key.to_string() == line { Ok(key) } else { Err(wrong()) }
     }
+}
+
+fn named_so<T: Copy>(all: &[T], name: fn(T) -> &'static str, value: &str) -> Option<T> {
+    all.iter().copied().find(|known| name(*known) == value)
 }
 
 /// Spaces, `%` and what cannot be printed are written as their bytes.
@@ -130,15 +158,21 @@ mod tests {
     use proptest::option;
     use proptest::prelude::*;
 
-    fn weights() -> impl Strategy<Value = Option<Held>> {
-        prop_oneof![Just(None), Just(Some(Held::Mapped)), Just(Some(Held::Copied))]
+    fn one_of<T: Copy + std::fmt::Debug + 'static>(all: &'static [T]) -> impl Strategy<Value = Option<T>> {
+        option::of(proptest::sample::select(all))
     }
 
     fn key() -> impl Strategy<Value = FootprintKey> {
         let text = || option::of(".*");
-        let numbers = (option::of(any::<u32>()), option::of(any::<u32>()));
-        (".*", ".*", text(), numbers, text(), text(), weights()).prop_map(
-            |(server, model, digest, (context, parallel), cache, gpu_layers, weights)| FootprintKey {
+        let number = || option::of(any::<u32>());
+        let kinds = (
+            one_of(&[Held::Mapped, Held::Copied]),
+            one_of(&[Cells::Shared, Cells::EachSlot, Cells::Multiplied]),
+            one_of(&[Windows::Short, Windows::Full]),
+            one_of(&Cpu::ALL),
+        );
+        (".*", ".*", text(), (number(), number(), number()), text(), text(), kinds).prop_map(
+            |(server, model, digest, (context, parallel, batch), cache, gpu_layers, kinds)| FootprintKey {
                 server,
                 model,
                 digest,
@@ -146,7 +180,11 @@ mod tests {
                 parallel,
                 cache,
                 gpu_layers,
-                weights,
+                weights: kinds.0,
+                batch,
+                cells: kinds.1,
+                windows: kinds.2,
+                packed: kinds.3,
             },
         )
     }
@@ -180,9 +218,10 @@ mod tests {
             digest: Some("a1b2".to_owned()),
             context: Some(8192),
             weights: Some(Held::Copied),
+            packed: Some(Cpu::Amx),
             ..FootprintKey::default()
         };
-        let line = "server=Ollama%200.33.1 model=qwen3:4b digest=a1b2 context=8192 weights=copied";
+        let line = "server=Ollama%200.33.1 model=qwen3:4b digest=a1b2 context=8192 weights=copied packed=amx";
         assert_eq!(key.to_string(), line);
         assert_eq!(key.with_context(Some(4096)).context, Some(4096));
         assert_eq!(key.with_context(None).context, Some(8192));
@@ -197,6 +236,9 @@ mod tests {
             "model=b server=a",
             "server=a model=b new=1",
             "server=a%2 model=b",
+            "server=a model=b packed=z80",
+            "server=a model=b cells=none",
+            "server=a model=b windows=",
         ] {
             assert_eq!(line.parse::<FootprintKey>(), Err(NoKey(line.to_owned())));
         }

@@ -49,7 +49,7 @@ impl Context {
 }
 
 /// Whose the cells of the cache are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cells {
     /// All slots share the context.
@@ -58,6 +58,16 @@ pub enum Cells {
     EachSlot,
     /// Each slot has the whole context.
     Multiplied,
+}
+
+impl Cells {
+    pub fn name(self) -> &'static str {
+        match self {
+            Cells::Shared => "shared",
+            Cells::EachSlot => "each",
+            Cells::Multiplied => "multiplied",
+        }
+    }
 }
 
 /// How many layers are to go to the GPU, counted from the last; the output is one more.
@@ -88,13 +98,22 @@ impl Held {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Windows {
     /// A layer with a window keeps no more than it looks back.
     Short,
     /// It keeps the whole context all the same.
     Full,
+}
+
+impl Windows {
+    pub fn name(self) -> &'static str {
+        match self {
+            Windows::Short => "short",
+            Windows::Full => "full",
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,6 +2,7 @@
 //!
 //! Where its metadata can be read, the formula says it; else the size of its files is all that is used.
 
+pub mod cpu;
 pub mod formula;
 pub mod gguf;
 mod keys;

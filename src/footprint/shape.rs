@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::cpu::Cpu;
 use super::gguf::tensor_type::TensorType;
 use super::gguf::{Head, Tensor};
 use super::keys::{Keys, NUMBER_MAX};
@@ -37,6 +38,9 @@ pub struct Shape {
     pub output: Weights,
     /// The output has no matrix of its own: on a GPU it takes a copy of the input's.
     pub tied: Option<u64>,
+    /// On a CPU that packs it anew, that copy takes so much.
+    #[serde(default)]
+    pub tied_copy: u64,
     /// What lies at the ends of the files and is not mapped when it is packed anew.
     pub packed_ends: u64,
 }
@@ -58,8 +62,10 @@ pub struct Layer {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Weights {
     pub bytes: u64,
-    /// Of these, what a CPU may pack anew into memory of its own.
+    /// Of these, what the CPU packs anew into memory of its own, and what the copies take.
     pub packed: u64,
+    #[serde(default)]
+    pub copies: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -73,8 +79,8 @@ pub enum ShapeError {
 }
 
 impl Shape {
-    /// From the head of its file, or of each of its files.
-    pub fn of(heads: &[Head]) -> Result<Self, ShapeError> {
+    /// From the head of its file, or of each of its files, where this CPU computes with it.
+    pub fn of(heads: &[Head], cpu: Cpu) -> Result<Self, ShapeError> {
         let first = heads.first().ok_or(ShapeError::NoTensors)?;
         let keys = Keys::of(first)?;
         if heads.iter().all(|head| head.tensors.is_empty()) {
@@ -88,9 +94,9 @@ impl Shape {
         let (mut input, mut output) = (Weights::default(), Weights::default());
         for tensor in heads.iter().flat_map(|head| &head.tensors) {
             match layer_of(&tensor.name) {
-                Some(layer) if layer < count => layers[layer as usize].weights.add(tensor),
-                _ if tensor.name.starts_with("output") => output.add(tensor),
-                _ => input.add(tensor),
+                Some(layer) if layer < count => layers[layer as usize].weights.add(tensor, cpu),
+                _ if tensor.name.starts_with("output") => output.add(tensor, cpu),
+                _ => input.add(tensor, cpu),
             }
         }
         let tensors = || heads.iter().flat_map(|head| &head.tensors);
@@ -117,7 +123,8 @@ impl Shape {
             input,
             output,
             tied: embedded.filter(|_| !own_output).map(|tensor| tensor.bytes),
-            packed_ends: heads.iter().map(packed_ends).fold(0, u64::saturating_add),
+            tied_copy: embedded.filter(|_| !own_output).and_then(|tensor| cpu.copy_for_output(tensor)).unwrap_or(0),
+            packed_ends: heads.iter().map(|head| packed_ends(head, cpu)).fold(0, u64::saturating_add),
         })
     }
 }
@@ -125,39 +132,39 @@ impl Shape {
 impl Shape {
     /// What all its tensors take.
     pub fn weights(&self) -> Bytes {
-        let layers = self.layers.iter().fold(self.input.with(self.output), |sum, layer| sum.with(layer.weights));
-        Bytes(layers.bytes)
+        Bytes(self.all().bytes)
+    }
+
+    /// What all those take that are packed anew.
+    pub fn packed(&self) -> u64 {
+        self.all().packed
+    }
+
+    fn all(&self) -> Weights {
+        self.layers.iter().fold(self.input.with(self.output), |sum, layer| sum.with(layer.weights))
     }
 }
 
 impl Weights {
-    fn add(&mut self, tensor: &Tensor) {
-        self.bytes = self.bytes.saturating_add(tensor.bytes);
-        if is_packed(tensor) {
-            self.packed = self.packed.saturating_add(tensor.bytes);
-        }
+    fn add(&mut self, tensor: &Tensor, cpu: Cpu) {
+        let copy = cpu.copy_of(tensor);
+        let packed = if copy.is_some() { tensor.bytes } else { 0 };
+        *self = self.with(Weights { bytes: tensor.bytes, packed, copies: copy.unwrap_or(0) });
     }
 
     pub fn with(self, other: Weights) -> Weights {
         let sum = u64::saturating_add;
-        Weights { bytes: sum(self.bytes, other.bytes), packed: sum(self.packed, other.packed) }
+        Weights {
+            bytes: sum(self.bytes, other.bytes),
+            packed: sum(self.packed, other.packed),
+            copies: sum(self.copies, other.copies),
+        }
     }
 }
 
-/// What ggml packs anew for the CPU (ggml/src/ggml-cpu/repack.cpp): matrices of these types with whole groups of eight
-/// rows, but not what is only looked up. On x86 with AVX2 these three, seen in the server's log.
-fn is_packed(tensor: &Tensor) -> bool {
-    let types: &[&str] = if cfg!(target_arch = "aarch64") {
-        &["q4_0", "iq4_nl", "q4_k", "q5_k", "q6_k", "q8_0"]
-    } else {
-        &["q4_0", "iq4_nl", "q4_k"]
-    };
-    let rows = tensor.dimensions.get(1).copied().unwrap_or(1);
-    types.contains(&tensor.kind.name()) && rows > 1 && rows.is_multiple_of(8) && !tensor.name.starts_with("token_embd")
-}
-
 /// A file is mapped from its first to its last tensor that is used where it lies (llama-model-loader.cpp).
-fn packed_ends(head: &Head) -> u64 {
+fn packed_ends(head: &Head, cpu: Cpu) -> u64 {
+    let is_packed = |tensor: &Tensor| cpu.copy_of(tensor).is_some();
     let sum = |tensors: &mut dyn Iterator<Item = &Tensor>| -> u64 {
         tensors.take_while(|tensor| is_packed(tensor)).fold(0, |sum, tensor| sum.saturating_add(tensor.bytes))
     };

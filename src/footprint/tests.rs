@@ -1,5 +1,6 @@
 //! The formula against figures that are known and cases that can be counted by hand.
 
+use super::cpu::Cpu;
 use super::formula::{Parts, Plan};
 use super::gguf::tensor_type::TensorType;
 use super::gguf::{Head, Tensor, Value};
@@ -21,7 +22,7 @@ fn head(architecture: &str, keys: &[(&str, Value)], tensors: &[(&str, &[u64], &s
 fn model(architecture: &str, numbers: &[(&str, u64)], more: &[(&str, Value)]) -> Shape {
     let numbers = numbers.iter().map(|(key, number)| (*key, Value::Number(*number)));
     let keys: Vec<_> = numbers.chain(more.iter().cloned()).collect();
-    Shape::of(&[head(architecture, &keys, &[("token_embd.weight", &[64, 100], "f16")])]).unwrap()
+    Shape::of(&[head(architecture, &keys, &[("token_embd.weight", &[64, 100], "f16")])], Cpu::Avx2).unwrap()
 }
 
 fn plan(shape: Shape, load: Load) -> Plan {
@@ -169,7 +170,7 @@ fn the_last_layers_go_to_the_gpu_and_the_input_stays() {
     ];
     let numbers = [("block_count", 2), ("context_length", 512), ("embedding_length", 64), ("attention.head_count", 4)];
     let keys = numbers.map(|(key, number)| (key, Value::Number(number)));
-    let shape = Shape::of(&[head("llama", &keys, &tensors)]).unwrap();
+    let shape = Shape::of(&[head("llama", &keys, &tensors)], Cpu::Avx2).unwrap();
     let at = |layers, vram| {
         let load = Load { gpu_layers: GpuLayers::Count(layers), ..Load::default() };
         let prediction = Plan { vram, ..plan(shape.clone(), load) }.predict(None);
@@ -204,7 +205,7 @@ fn what_is_packed_anew_is_there_twice_where_it_is_mapped_and_once_where_it_is_co
     ];
     let keys = [("block_count", 1), ("context_length", 512), ("embedding_length", 256), ("attention.head_count", 4)];
     let keys = keys.map(|(key, number)| (key, Value::Number(number)));
-    let shape = Shape::of(&[head("llama", &keys, &tensors)]).unwrap();
+    let shape = Shape::of(&[head("llama", &keys, &tensors)], Cpu::Avx2).unwrap();
     let of = |load: Load| {
         let memory = plan(shape.clone(), load).predict(None).memory;
         (memory.weights, memory.packed)
@@ -247,7 +248,7 @@ fn the_context_that_a_model_gets_by_itself_depends_on_who_loads_it() {
 #[test]
 fn a_model_that_does_not_say_enough_is_not_guessed_at() {
     let of = |keys: &[(&str, Value)]| {
-        Shape::of(&[head("llama", keys, &[("token_embd.weight", &[64, 9], "f16")])]).unwrap_err()
+        Shape::of(&[head("llama", keys, &[("token_embd.weight", &[64, 9], "f16")])], Cpu::Avx2).unwrap_err()
     };
     assert_eq!(of(&[]), ShapeError::Missing("llama.block_count".to_owned()));
     assert_eq!(of(&[("block_count", Value::Number(0))]), ShapeError::Wrong("llama.block_count".to_owned()));
@@ -256,9 +257,12 @@ fn a_model_that_does_not_say_enough_is_not_guessed_at() {
     assert_eq!(of(&short), ShapeError::Wrong("llama.attention.head_count_kv".to_owned()));
     let text = [("block_count", Value::Text("x".to_owned()))];
     assert_eq!(of(&text), ShapeError::Wrong("llama.block_count".to_owned()));
-    assert_eq!(Shape::of(&[Head::default()]).unwrap_err(), ShapeError::Missing("general.architecture".to_owned()));
+    assert_eq!(
+        Shape::of(&[Head::default()], Cpu::Avx2).unwrap_err(),
+        ShapeError::Missing("general.architecture".to_owned())
+    );
     let nothing = head("llama", &[("block_count", Value::Number(1))], &[]);
-    assert_eq!(Shape::of(&[nothing]).unwrap_err(), ShapeError::NoTensors);
+    assert_eq!(Shape::of(&[nothing], Cpu::Avx2).unwrap_err(), ShapeError::NoTensors);
 }
 
 #[test]
@@ -272,7 +276,7 @@ fn what_a_server_shows_is_read_as_its_file_is() {
             {"name": "blk.1.attn_k.weight", "type": "Q8_0", "shape": [64, 32]}]}"#,
     )
     .unwrap();
-    let shape = Shape::of(&[shown.head()]).unwrap();
+    let shape = Shape::of(&[shown.head()], Cpu::Avx2).unwrap();
     assert_eq!((shape.context, shape.vocabulary, shape.input.bytes), (4096, 1000, 128_000));
     // The list of heads is left out, and so read from the tensors.
     let kept: Vec<(u64, bool)> = shape.layers.iter().map(|layer| (layer.keys, layer.state > 0)).collect();

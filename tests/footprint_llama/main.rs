@@ -1,13 +1,16 @@
 //! Predicted footprints against what the real llama-server then takes. `tests/run` fetches it and says where it is.
 //!
 //! The models are generated; the prediction is the one that the running program makes of the server's list. The truth
-//! is what the model's process holds after a first prompt that fills a batch.
+//! is what the model's process holds after a first prompt that fills a batch. What a server packs anew for its CPU
+//! depends on that: where it can be, both kinds are tried.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod gguf;
 #[path = "../support/llama.rs"]
+#[expect(dead_code, reason = "here it starts on one kind of machine or another")]
 mod llama;
+mod machines;
 #[path = "../support/plain_client.rs"]
 mod plain_client;
 mod shapes;
@@ -20,6 +23,7 @@ use std::time::Duration;
 use tierkeeper::act::Driver;
 use tierkeeper::config::ServerKind;
 use tierkeeper::footprint::Sizing;
+use tierkeeper::footprint::cpu::Cpu;
 use tierkeeper::footprint::formula::Plan;
 use tierkeeper::footprint::gguf::tensor_type::TensorType;
 use tierkeeper::footprint::load::{Context, Load};
@@ -29,6 +33,7 @@ use tierkeeper::units::Bytes;
 use tokio::time::{sleep, timeout};
 
 use llama::{Llama, command, free_port};
+use machines::Machine;
 
 const SOON: Duration = Duration::from_secs(60);
 /// More than a batch.
@@ -47,13 +52,16 @@ const GROUPS: [(&str, &[&str]); 5] = [
     ("-c 12288 -np 3 -kvu --no-mmap", &["grouped", "packed-q4k", "gemma3", "mamba"]),
     ("-c 8192 -np 1 --swa-full --no-repack", &["gemma3", "packed-q4k", "lfm2"]),
 ];
+/// Loaded as on a CPU without AMX too, where this one has it.
+const WITHOUT_AMX: [&str; 5] = ["grouped", "packed-q4k", "qwen3", "mamba", "many-words"];
 /// Loaded once more, with what the first load taught.
 const AGAIN: [&str; 4] = ["grouped", "gemma3", "mamba", "packed-q4k"];
 
 /// One row of the table.
 struct Row {
     shape: &'static str,
-    arguments: &'static str,
+    cpu: Cpu,
+    arguments: String,
     expected: f64,
     bound: f64,
     truth: f64,
@@ -71,20 +79,29 @@ impl Row {
 #[ignore = "needs the real llama-server: tests/run"]
 async fn what_is_predicted_is_what_the_server_takes() {
     let folder = tempfile::tempdir().unwrap();
+    for (name, model, files) in shapes::all() {
+        // Of a model in several files the server wants a folder.
+        let own = folder.path().join(name);
+        std::fs::create_dir(&own).unwrap();
+        gguf::write(&own, name, &model, files).unwrap();
+    }
+    let machine = Machine::this();
     let mut rows = Vec::new();
     for (arguments, wanted) in GROUPS {
-        for (name, model, files) in shapes::all() {
-            if wanted.is_empty() || wanted.contains(&name) {
-                // The first group has all of them, the others find them written; of a model in several files the server
-                // wants a folder.
-                let own = folder.path().join(name);
-                if !own.exists() {
-                    std::fs::create_dir(&own).unwrap();
-                    gguf::write(&own, name, &model, files).unwrap();
-                }
-            }
+        let all = shapes::all().into_iter().map(|(name, ..)| name);
+        let shapes: Vec<_> = all.filter(|name| wanted.is_empty() || wanted.contains(name)).collect();
+        let (running, ending): (Vec<_>, Vec<_>) = shapes.into_iter().partition(|shape| machine.runs(shape, arguments));
+        let again: &[&str] = if wanted.is_empty() { &AGAIN } else { &[] };
+        rows.extend(measured(&machine, folder.path(), arguments, &running, again).await);
+        if !ending.is_empty() {
+            let unpacked = format!("{arguments} --no-repack");
+            rows.extend(measured(&machine, folder.path(), &unpacked, &ending, again).await);
         }
-        rows.extend(measured(folder.path(), arguments, wanted).await);
+    }
+    if let Some(plain) = machine.without_amx(folder.path()) {
+        rows.extend(measured(&plain, folder.path(), GROUPS[0].0, &WITHOUT_AMX, &[]).await);
+        let model = |shape: &str| folder.path().join(shape).join(format!("{shape}.gguf"));
+        machines::NOT_WITH_AMX.iter().for_each(|shape| machines::ends_as_known(&model(shape)));
     }
     print(&rows);
     let mut errors: Vec<f64> = rows.iter().map(|row| row.error().abs()).collect();
@@ -92,7 +109,13 @@ async fn what_is_predicted_is_what_the_server_takes() {
     let (median, worst) = (errors[errors.len() / 2], errors[errors.len() - 1]);
     println!("{} loads: median error {median:.1} %, worst {worst:.1} %", errors.len());
     for row in &rows {
-        assert!(row.bound >= row.truth, "{} {}: the bound is below the truth", row.shape, row.arguments);
+        assert!(
+            row.bound >= row.truth,
+            "{} {} {}: the bound is below the truth",
+            row.shape,
+            row.cpu.name(),
+            row.arguments
+        );
     }
     assert!(rows.len() >= 12 + 16 && median <= MEDIAN_MAX && worst <= WORST_MAX, "median {median}, worst {worst}");
     let again: Vec<&Row> = rows.iter().filter(|row| row.second.is_some()).collect();
@@ -105,10 +128,16 @@ async fn what_is_predicted_is_what_the_server_takes() {
 }
 
 /// Loads each of these models in a server that was started with these arguments.
-async fn measured(folder: &Path, arguments: &'static str, wanted: &[&str]) -> Vec<Row> {
+async fn measured(
+    machine: &Machine,
+    folder: &Path,
+    arguments: &str,
+    shapes: &[&'static str],
+    again: &[&str],
+) -> Vec<Row> {
     let always = ["--cache-ram", "64", "--models-max", "1", "--models-dir", folder.to_str().unwrap()];
-    let server = Llama::start(&always.into_iter().chain(arguments.split(' ')).collect::<Vec<_>>());
-    let driver = Driver::new(ServerKind::LlamaServer, &server.url()).unwrap();
+    let server = machine.start(&always.into_iter().chain(arguments.split(' ')).collect::<Vec<_>>());
+    let driver = Driver::on(ServerKind::LlamaServer, &server.url(), machine.cpu).unwrap();
     let up = async {
         while driver.alive().await.is_err() {
             sleep(Duration::from_millis(20)).await;
@@ -117,18 +146,14 @@ async fn measured(folder: &Path, arguments: &'static str, wanted: &[&str]) -> Ve
     timeout(SOON, up).await.expect("the router did not come up");
     let facts = driver.facts().await.unwrap();
     let mut rows = Vec::new();
-    for (shape, _, _) in shapes::all() {
-        if !wanted.is_empty() && !wanted.contains(&shape) {
-            continue;
-        }
+    for &shape in shapes {
         let sizing = facts.models.get(shape).and_then(|model| model.sizing.as_ref());
         let Some(Sizing::Formula(plan)) = sizing else { panic!("{shape}: {sizing:?} in {:?}", facts.models.keys()) };
         let expected = mib(plan.predict(None).memory.sum());
         let bound = mib(facts.models[shape].bound(None).unwrap().memory);
         let truth = taken(&driver, &server, shape).await;
-        let again = wanted.is_empty() && AGAIN.contains(&shape);
-        let second = if again { Some(taken(&driver, &server, shape).await) } else { None };
-        rows.push(Row { shape, arguments, expected, bound, truth, second });
+        let second = if again.contains(&shape) { Some(taken(&driver, &server, shape).await) } else { None };
+        rows.push(Row { shape, cpu: machine.cpu, arguments: arguments.to_owned(), expected, bound, truth, second });
     }
     rows
 }
@@ -169,12 +194,20 @@ fn extent(line: &str) -> u64 {
 }
 
 fn print(rows: &[Row]) {
-    println!("{:<16} {:<38} {:>9} {:>9} {:>7} {:>9}", "shape", "arguments", "expected", "taken", "error", "bound");
+    println!(
+        "{:<16} {:<7} {:<50} {:>9} {:>9} {:>7} {:>9}",
+        "shape", "cpu", "arguments", "expected", "taken", "error", "bound"
+    );
     for row in rows {
         let (error, second) = (row.error(), row.second.map_or(String::new(), |second| format!("again {second:.1}")));
         println!(
-            "{:<16} {:<38} {:>9.1} {:>9.1} {error:>+6.1}% {:>9.1} {second}",
-            row.shape, row.arguments, row.expected, row.truth, row.bound
+            "{:<16} {:<7} {:<50} {:>9.1} {:>9.1} {error:>+6.1}% {:>9.1} {second}",
+            row.shape,
+            row.cpu.name(),
+            row.arguments,
+            row.expected,
+            row.truth,
+            row.bound
         );
     }
 }
@@ -188,6 +221,7 @@ fn mib(bytes: Bytes) -> f64 {
 #[ignore = "needs the real llama-server: tests/run"]
 async fn the_cache_of_every_type_is_as_large_as_the_server_says() {
     let folder = tempfile::tempdir().unwrap();
+    let cpu = Machine::this().cpu;
     let shapes = shapes::all();
     for (shape, kinds) in [
         ("grouped", &["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"][..]),
@@ -202,7 +236,7 @@ async fn the_cache_of_every_type_is_as_large_as_the_server_says() {
         for kind in kinds {
             let kept = TensorType::of_name(kind).unwrap();
             let load = Load { context: Context::Tokens(8192), keys: kept, values: kept, ..Load::default() };
-            let shape = Shape::of(std::slice::from_ref(&head)).unwrap();
+            let shape = Shape::of(std::slice::from_ref(&head), cpu).unwrap();
             let plan = Plan { shape, load, vram: Bytes::ZERO, beside: Bytes::ZERO };
             let parts = plan.predict(None).memory;
             let logged = logged_buffers(&file, kind);

@@ -117,7 +117,8 @@ fn start_server(setting: &Setting, port: u16) -> Result<Child, String> {
     Command::new("nice")
         .args(["-n", "5", &setting.server, "--host", "127.0.0.1", "--port", &port.to_string()])
         .args(["--models-dir", &setting.models, "--models-max", "2", "--ctx-size", "2048", "--threads", "2"])
-        .args(["--cache-ram", "0", "--no-webui"])
+        // A CPU with AMX would have each weight twice, and the hogs are cut for what the files take.
+        .args(["--cache-ram", "0", "--no-webui", "--no-repack"])
         .env("LD_LIBRARY_PATH", libraries)
         .stdin(Stdio::null())
         .stdout(log)

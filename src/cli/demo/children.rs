@@ -92,7 +92,8 @@ pub async fn llama_server(program: &Path, sizes: &Sizes, folder: &Path) -> io::R
     let libraries = program.parent().unwrap_or(Path::new("."));
     let child = Command::new(program)
         .args(["--host", "127.0.0.1", "--port", &port.to_string(), "--models-max", "2", "--no-webui"])
-        .args(["-c", &CONTEXT.to_string(), "--cache-ram", "0", "--models-dir"])
+        // Packed anew, as some CPUs want them, the weights would be there twice, and the story is cut for their files.
+        .args(["-c", &CONTEXT.to_string(), "--cache-ram", "0", "--no-repack", "--models-dir"])
         .arg(folder)
         .env("LD_LIBRARY_PATH", libraries)
         .stdin(Stdio::piped())

@@ -11,6 +11,7 @@ use super::input::{Input, ModelFacts, Placed, ServerFacts};
 use super::notice::Notice;
 use super::phase::Phase;
 use crate::classify::tier::Machine;
+use crate::footprint::cpu::Cpu;
 use crate::footprint::formula::Plan;
 use crate::footprint::gguf::Head;
 use crate::footprint::key::FootprintKey;
@@ -687,7 +688,7 @@ fn what_goes_to_a_gpu_is_told_apart_in_whatever_order_the_machine_and_the_server
     }))
     .unwrap()
     .head();
-    let shape = Shape::of(&[head]).unwrap();
+    let shape = Shape::of(&[head], Cpu::Avx2).unwrap();
     let plan = Plan { shape, load: Load::default(), vram: Bytes::ZERO, beside: Bytes::ZERO };
     let model = ModelFacts { sizing: Some(Sizing::Formula(Box::new(plan))), ..ModelFacts::default() };
     let facts = ServerFacts { models: [("large:1b".to_owned(), model)].into(), ..ServerFacts::default() };

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::footprint::cpu::Cpu;
 use crate::footprint::formula::Plan;
 use crate::footprint::load::Load;
 use crate::footprint::shape::Shape;
@@ -95,7 +96,7 @@ fn a_whole_head_is_read_and_what_is_long_is_counted_only() {
     assert_eq!(head.keys["tokenizer.ggml.add_bos_token"], Value::Flag(true));
     let bytes: Vec<u64> = head.tensors.iter().map(|tensor| tensor.bytes).collect();
     assert_eq!(bytes, [384, 8192, 4352, 768]);
-    let shape = Shape::of(&[head]).unwrap();
+    let shape = Shape::of(&[head], Cpu::Avx2).unwrap();
     assert_eq!((shape.vocabulary, shape.input.bytes, shape.output.bytes), (3, 384, 768));
     assert_eq!([shape.layers[0].keys, shape.layers[1].keys], [32, 16]);
     assert_eq!([shape.layers[0].window, shape.layers[1].window], [Some(32), None]);
@@ -194,7 +195,7 @@ fn is_harmless(bytes: &[u8], file: u64) {
     match read(bytes, file) {
         Ok(head) => {
             assert!(kept(&head) <= 16 * bytes.len(), "{} of {}", kept(&head), bytes.len());
-            if let Ok(shape) = Shape::of(&[head]) {
+            if let Ok(shape) = Shape::of(&[head], Cpu::Avx2) {
                 let plan = Plan { shape, load: Load::default(), vram: Bytes::gib(8), beside: Bytes::ZERO };
                 plan.predict(None);
                 plan.predict(Some(u32::MAX));

@@ -59,7 +59,8 @@ impl Controller {
             | Phase::Loading
             | Phase::Checking => return,
         };
-        if !below {
+        // Who says what is to serve needs no advice on getting more.
+        if !below || self.is_held() {
             self.below_since = None;
             return;
         }
@@ -82,7 +83,8 @@ impl Controller {
     pub(super) fn tell_if_less(&mut self, now: Moment, switch: Switch) {
         let (Some(from), Some(to)) = (switch.from, self.serving.clone()) else { return };
         let (Some(before), Some(after)) = (self.index_of(&from), self.index_of(&to)) else { return };
-        if after <= before || matches!(switch.kind, Kind::Up | Kind::Clear) {
+        let wanted = matches!(switch.reason, Reason::Pinned { .. });
+        if after <= before || wanted || matches!(switch.kind, Kind::Up | Kind::Clear) {
             return;
         }
         let short = self.missing_for(now, before);

@@ -99,6 +99,10 @@ impl Outcome {
             | Command::Cut { .. }
             | Command::Release { .. }
             | Command::Remember { .. }
+            | Command::GrantRoom { .. }
+            | Command::RefuseRoom { .. }
+            | Command::EndLease { .. }
+            | Command::Propose { .. }
             | Command::Exit { .. } => {}
         }
     }

@@ -189,6 +189,10 @@ impl World {
             | Command::Release { .. }
             | Command::Remember { .. }
             | Command::Notify { .. }
+            | Command::Propose { .. }
+            | Command::GrantRoom { .. }
+            | Command::RefuseRoom { .. }
+            | Command::EndLease { .. }
             | Command::Exit { .. } => {}
         }
     }

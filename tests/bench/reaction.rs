@@ -126,6 +126,10 @@ fn first_command(clock: Clock, mut sampler: Sampler, capacity: Bytes, bound: Byt
                 | Command::Cut { .. }
                 | Command::Release { .. }
                 | Command::Remember { .. }
+                | Command::GrantRoom { .. }
+                | Command::RefuseRoom { .. }
+                | Command::EndLease { .. }
+                | Command::Propose { .. }
                 | Command::Notify { .. }
                 | Command::Exit { .. } => {}
             }

@@ -262,6 +262,10 @@ impl Rig {
                 | Command::Cut { .. }
                 | Command::Release { .. }
                 | Command::Remember { .. }
+                | Command::GrantRoom { .. }
+                | Command::RefuseRoom { .. }
+                | Command::EndLease { .. }
+                | Command::Propose { .. }
                 | Command::Exit { .. } => {}
             }
         }

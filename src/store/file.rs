@@ -27,7 +27,7 @@ const ASIDE_MAX: u32 = 100;
 
 #[derive(Debug)]
 pub(super) struct File {
-    database: Connection,
+    pub(super) database: Connection,
 }
 
 impl File {
@@ -45,6 +45,7 @@ impl File {
         database.pragma_update(None, "synchronous", "normal").map_err(at)?;
         database.pragma_update(None, "foreign_keys", true).map_err(at)?;
         migrate(&mut database).map_err(at)?;
+        database.execute(super::leases::TABLE, []).map_err(at)?;
         // Also tells at once where nothing can be written, and not at the first value.
         database.execute(FORGET, params![MODELS_MAX]).map_err(at)?;
         Ok(File { database })
@@ -106,7 +107,7 @@ impl File {
         transaction.commit()
     }
 
-    fn path(&self) -> PathBuf {
+    pub(super) fn path(&self) -> PathBuf {
         self.database.path().map(PathBuf::from).unwrap_or_default()
     }
 }
@@ -200,6 +201,6 @@ pub(super) fn set_aside(path: &Path, why: &str) -> Result<PathBuf, StoreError> {
 }
 
 /// SQLite's numbers have a sign.
-fn signed(number: u64) -> i64 {
+pub(super) fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }

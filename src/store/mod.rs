@@ -8,6 +8,7 @@
 //! `BUSY_MAX`); of two values under one key the later one stays.
 
 pub mod error;
+pub mod leases;
 pub mod speed;
 
 mod file;
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 use self::error::StoreError;
 use self::file::File;
+use self::leases::LeaseRow;
 use self::queue::Queue;
 use self::speed::Measured;
 use crate::footprint::sightings::Learned;
@@ -35,6 +37,9 @@ pub const BUSY_MAX: Duration = Duration::from_secs(5);
 enum Value {
     Learned(Learned),
     Measured(Measured),
+    Lease(LeaseRow),
+    /// A lease that is over, by its number.
+    LeaseOver(u64),
 }
 
 /// The file, and the thread that writes it. Dropping it writes what still waits.
@@ -50,6 +55,8 @@ pub struct Store {
 pub struct Opened {
     pub store: Store,
     pub learned: Vec<Learned>,
+    /// Also such as are over by now.
+    pub leases: Vec<LeaseRow>,
     /// Where a file that could not be read was put.
     pub set_aside: Option<std::path::PathBuf>,
 }
@@ -65,13 +72,13 @@ impl Store {
             }
             opened => (opened?, None),
         };
-        let learned = file.learned()?;
+        let (learned, leases) = (file.learned()?, file.leases()?);
         let (queue, failed) = (Arc::new(Queue::new(WAITING_MAX)), Arc::new(AtomicU64::new(0)));
         let (taken, counted) = (Arc::clone(&queue), Arc::clone(&failed));
         let thread =
             std::thread::Builder::new().name("store".to_owned()).spawn(move || write_all(file, &taken, &counted));
         let thread = thread.map_err(|source| StoreError::Thread { source })?;
-        Ok(Opened { store: Store { queue, failed, thread: Some(thread) }, learned, set_aside })
+        Ok(Opened { store: Store { queue, failed, thread: Some(thread) }, learned, leases, set_aside })
     }
 
     /// Keeps what was learned of a model, in place of what was kept under its key. It never waits.
@@ -82,6 +89,15 @@ impl Store {
     /// Keeps how quick a model was measured to be. It never waits.
     pub fn remember_speed(&self, measured: Measured) {
         self.queue.put(Value::Measured(measured));
+    }
+
+    /// Keeps a lease until it is forgotten. It never waits.
+    pub fn keep_lease(&self, lease: LeaseRow) {
+        self.queue.put(Value::Lease(lease));
+    }
+
+    pub fn forget_lease(&self, id: u64) {
+        self.queue.put(Value::LeaseOver(id));
     }
 
     /// Values that were dropped because too many waited, and values that could not be written.
@@ -106,6 +122,8 @@ fn write_all(mut file: File, queue: &Queue<Value>, failed: &AtomicU64) {
         let written = match &value {
             Value::Learned(learned) => file.write_learned(learned),
             Value::Measured(measured) => file.write_measured(measured),
+            Value::Lease(lease) => file.write_lease(lease),
+            Value::LeaseOver(id) => file.forget_lease(*id),
         };
         match written {
             Ok(()) => said = false,

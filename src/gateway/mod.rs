@@ -104,6 +104,8 @@ struct Shared {
     hold: Hold,
     uploads: Arc<Budget>,
     preflight: Preflight,
+    /// The operator wants no model to be held.
+    sleeping: watch::Sender<bool>,
     record: Arc<Record>,
     events: UnboundedSender<Event>,
     stopping: CancellationToken,
@@ -125,6 +127,7 @@ impl Gateway {
             hold: Hold::new(config.hold),
             uploads: Budget::new(UPLOADS_MAX.max(config.body_max.0)),
             preflight: Preflight::new(),
+            sleeping: watch::Sender::new(false),
             record: Arc::new(Record::new(events.clone())),
             events,
             stopping: CancellationToken::new(),
@@ -184,6 +187,11 @@ impl Gateway {
     pub fn is_vacant(&self, model: &str) -> bool {
         let instances = locked(&self.shared.instances);
         instances.iter().filter(|instance| instance.rung.model == model).all(|instance| instance.is_drained())
+    }
+
+    /// While the operator wants no model to be held, nobody is kept waiting for one.
+    pub fn sleeps(&self, sleeps: bool) {
+        self.shared.sleeping.send_if_modified(|before| std::mem::replace(before, sleeps) != sleeps);
     }
 
     /// The machine has just been looked at.

@@ -275,6 +275,11 @@ impl Shared {
             self.record.refused.add();
             Failure::new(Fault::Unavailable, format!("no model serves at present, and {why}: ask again later"))
         };
+        let mut sleeping = self.sleeping.subscribe();
+        let asleep = || refuse("all models were put to sleep on purpose");
+        if *sleeping.borrow_and_update() {
+            return Err(asleep());
+        }
         let place = self.hold.enter(ask.document.bytes().len());
         let _place = place.ok_or_else(|| refuse("too many requests wait already"))?;
         self.record.held.add();
@@ -289,6 +294,11 @@ impl Shared {
                     if let Some(admission) = self.enter(&mut current, ask)? {
                         tracing::debug!(message = "Request released.", held_ms = held_at.elapsed().as_millis() as u64);
                         return Ok(admission);
+                    }
+                }
+                Ok(()) = sleeping.changed() => {
+                    if *sleeping.borrow_and_update() {
+                        return Err(asleep());
                     }
                 }
                 () = self.stopping.cancelled() => return Err(refuse("this gateway is stopping")),

@@ -27,6 +27,10 @@ pub async fn ask(driver: &Driver, command: Command) -> Option<Input> {
         | Command::Release { .. }
         | Command::Remember { .. }
         | Command::Notify { .. }
+        | Command::Propose { .. }
+        | Command::GrantRoom { .. }
+        | Command::RefuseRoom { .. }
+        | Command::EndLease { .. }
         | Command::Exit { .. } => return None,
     })
 }

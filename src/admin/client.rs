@@ -1,9 +1,11 @@
-//! Client: the address of a sidecar's admin listener -> its status report, for the commands that ask a running one.
+//! Client: the address of a sidecar's admin listener -> its status report, or its answer to a wish, for the commands that
+//! ask a running one.
 
 use std::net::SocketAddr;
 use std::path::Path;
 
-use reqwest::{Client, StatusCode, redirect};
+use reqwest::{Client, Method, StatusCode, redirect};
+use serde_json::Value;
 
 use super::AdminError;
 use super::status::StatusReport;
@@ -11,6 +13,8 @@ use crate::units::{Bytes, Span};
 
 /// How long a sidecar may take to answer.
 const ANSWER_MAX: Span = Span::seconds(2);
+/// How long it may take to do what is wished.
+const WISH_MAX: Span = Span::seconds(8);
 /// A report is far below this; more is not one.
 const REPORT_MAX: Bytes = Bytes::mib(1);
 
@@ -26,13 +30,79 @@ pub enum ClientError {
     NotUs { url: String, why: String },
 }
 
+/// What a sidecar answers to a wish.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Told {
+    pub status: u16,
+    pub body: Value,
+}
+
+impl Told {
+    /// What it says of why not.
+    pub fn why(&self) -> String {
+        let error = self.body["error"].as_str().map(str::to_owned);
+        error.unwrap_or_else(|| format!("the sidecar answered {}: {}", self.status, self.body))
+    }
+}
+
 /// Asks the sidecar that listens there. An unspecified address means this machine.
 pub async fn status(address: SocketAddr, token: Option<&str>) -> Result<StatusReport, ClientError> {
-    let url = format!("http://{}/status", reachable(address));
-    let failed = |error: reqwest::Error| ClientError::Unreachable { url: url.clone(), why: root_cause(&error) };
-    let mut request = client().map_err(|why| ClientError::Unreachable { url: url.clone(), why })?.get(&url);
+    let url = url(address, "/status");
+    let (status, body) = send(Method::GET, &url, token, None, Some(ANSWER_MAX)).await?;
+    if status != StatusCode::OK {
+        let body = String::from_utf8_lossy(&body).chars().take(200).collect();
+        return Err(ClientError::Refused { url, status: status.as_u16(), body });
+    }
+    serde_json::from_slice(&body).map_err(|error| ClientError::NotUs { url, why: error.to_string() })
+}
+
+/// Tells it what is wished.
+pub async fn post(address: SocketAddr, token: Option<&str>, path: &str, body: &Value) -> Result<Told, ClientError> {
+    // A little more than the sidecar itself waits for its answer.
+    told(send(Method::POST, &url(address, path), token, Some(body), Some(WISH_MAX)).await?)
+}
+
+/// The same, for what may take as long as a reply.
+pub async fn post_patiently(
+    address: SocketAddr,
+    token: Option<&str>,
+    path: &str,
+    body: &Value,
+) -> Result<Told, ClientError> {
+    told(send(Method::POST, &url(address, path), token, Some(body), None).await?)
+}
+
+pub async fn delete(address: SocketAddr, token: Option<&str>, path: &str) -> Result<Told, ClientError> {
+    told(send(Method::DELETE, &url(address, path), token, None, Some(WISH_MAX)).await?)
+}
+
+fn told((status, body): (StatusCode, Vec<u8>)) -> Result<Told, ClientError> {
+    Ok(Told { status: status.as_u16(), body: serde_json::from_slice(&body).unwrap_or_default() })
+}
+
+fn url(address: SocketAddr, path: &str) -> String {
+    format!("http://{}{path}", reachable(address))
+}
+
+/// The whole answer, if it comes in time and is none too long.
+async fn send(
+    method: Method,
+    url: &str,
+    token: Option<&str>,
+    body: Option<&Value>,
+    limit: Option<Span>,
+) -> Result<(StatusCode, Vec<u8>), ClientError> {
+    let unreachable = |why| ClientError::Unreachable { url: url.to_owned(), why };
+    let failed = |error: reqwest::Error| unreachable(root_cause(&error));
+    let mut request = client().map_err(unreachable)?.request(method, url);
+    if let Some(limit) = limit {
+        request = request.timeout(limit.duration());
+    }
     if let Some(token) = token {
         request = request.bearer_auth(token);
+    }
+    if let Some(body) = body {
+        request = request.json(body);
     }
     let mut answer = request.send().await.map_err(failed)?;
     let status = answer.status();
@@ -40,14 +110,10 @@ pub async fn status(address: SocketAddr, token: Option<&str>) -> Result<StatusRe
     while let Some(chunk) = answer.chunk().await.map_err(failed)? {
         body.extend_from_slice(&chunk);
         if body.len() as u64 > REPORT_MAX.0 {
-            return Err(ClientError::NotUs { url, why: format!("it answers more than {REPORT_MAX}") });
+            return Err(ClientError::NotUs { url: url.to_owned(), why: format!("it answers more than {REPORT_MAX}") });
         }
     }
-    if status != StatusCode::OK {
-        let body = String::from_utf8_lossy(&body).chars().take(200).collect();
-        return Err(ClientError::Refused { url, status: status.as_u16(), body });
-    }
-    serde_json::from_slice(&body).map_err(|error| ClientError::NotUs { url, why: error.to_string() })
+    Ok((status, body))
 }
 
 /// The token is the first line of the file.
@@ -73,13 +139,13 @@ fn client() -> Result<Client, String> {
     // Even for plain http the client wants to be given its cryptography; somebody may have done it before.
     drop(rustls::crypto::ring::default_provider().install_default());
     let builder = Client::builder().tls_certs_only([]).no_proxy().redirect(redirect::Policy::none());
-    builder.timeout(ANSWER_MAX.duration()).build().map_err(|error| root_cause(&error))
+    builder.connect_timeout(ANSWER_MAX.duration()).build().map_err(|error| root_cause(&error))
 }
 
 /// What lies at the bottom of an error: `connection refused`, and not `error sending request`.
 fn root_cause(error: &reqwest::Error) -> String {
     if error.is_timeout() {
-        return format!("no answer within {ANSWER_MAX}");
+        return "no answer in time".to_owned();
     }
     let mut cause: &dyn std::error::Error = error;
     while let Some(source) = cause.source() {

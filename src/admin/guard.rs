@@ -58,6 +58,11 @@ impl Guard {
         }
     }
 
+    /// Whether the caller has shown the token; nobody has where there is none.
+    pub(super) fn is_proven(&self, shown: Option<&HeaderValue>) -> bool {
+        self.token.is_some() && self.is_shown(shown)
+    }
+
     /// Whether the caller has shown the token, where one is asked for.
     fn is_shown(&self, shown: Option<&HeaderValue>) -> bool {
         let Some(token) = &self.token else { return true };

@@ -1,11 +1,14 @@
-//! Admin: the state of the run -> status and health over HTTP, on a listener of its own.
+//! Admin: the state of the run, and an operator's wishes -> status, health and control over HTTP, on a listener of its own.
 //!
-//! It only reads, and what it reads is a finished report: whoever asks, and however often, never makes the loop wait.
+//! What it tells is a finished report: whoever asks, and however often, never makes the loop wait. What is wished is handed
+//! to the loop, which answers between two looks at the machine.
 //! Names are checked on every listener, loopback too: a page in a browser that has pointed its own name at us (DNS
 //! rebinding) gives itself away by its `Host`.
 
 pub mod client;
+pub mod control;
 mod guard;
+mod room;
 pub mod status;
 
 use std::future::{Future, IntoFuture};
@@ -14,11 +17,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router, middleware};
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -27,11 +30,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::AdminConfig;
 use crate::units::Span;
+use control::Wishes;
 use guard::Guard;
 use status::StatusReport;
 
 /// How long answers that are under way may take when we are asked to stop.
 const STOP_MAX: Span = Span::seconds(1);
+/// The longest body of a wish.
+const WISH_MAX: usize = 16 << 10;
 
 /// Why there is no admin listener.
 #[derive(Debug, thiserror::Error)]
@@ -53,11 +59,12 @@ pub type StatusReceiver = watch::Receiver<Arc<StatusReport>>;
 pub async fn serve(
     listener: TcpListener,
     state: StatusReceiver,
+    wishes: Wishes,
     config: AdminConfig,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), AdminError> {
     let listen = listener.local_addr().map_err(AdminError::Listen)?;
-    let router = router(state, Guard::new(&config, listen)?);
+    let router = router(state, wishes, Guard::new(&config, listen)?);
     let stopping = CancellationToken::new();
     let stopped = stopping.clone().cancelled_owned();
     let server = axum::serve(listener, router).with_graceful_shutdown(stopped).into_future();
@@ -74,8 +81,20 @@ pub async fn serve(
 }
 
 /// Every route is here; what is not does not exist.
-fn router(state: StatusReceiver, guard: Guard) -> Router {
+fn router(state: StatusReceiver, wishes: Wishes, guard: Guard) -> Router {
     let guard = Arc::new(guard);
+    let wishes = Router::new()
+        .route("/pin", post(control::pin))
+        .route("/sleep", post(control::sleep))
+        .route("/wake", post(control::wake))
+        .route("/resume", post(control::resume))
+        .route("/reload", post(control::reload))
+        .route("/make-room", post(room::make))
+        .route("/leases/{id}", post(room::renew).delete(room::give_back))
+        .layer(DefaultBodyLimit::max(WISH_MAX))
+        .route_layer(middleware::from_fn_with_state(guard.clone(), control::check_write))
+        .route_layer(middleware::from_fn_with_state(guard.clone(), guard::ask_for_token))
+        .with_state(wishes);
     let closed = Router::new()
         .route("/status", get(status))
         .route_layer(middleware::from_fn_with_state(guard.clone(), guard::ask_for_token));
@@ -84,8 +103,11 @@ fn router(state: StatusReceiver, guard: Guard) -> Router {
         .route("/health", get(health))
         .route("/readyz", get(ready))
         .merge(closed)
+        .merge(wishes)
         .fallback(|| async { refusal(StatusCode::NOT_FOUND, "there is no such page") })
-        .method_not_allowed_fallback(|| async { refusal(StatusCode::METHOD_NOT_ALLOWED, "this can only be read") })
+        .method_not_allowed_fallback(|| async {
+            refusal(StatusCode::METHOD_NOT_ALLOWED, "this page does not take that method")
+        })
         .layer(middleware::from_fn_with_state(guard, guard::check_host))
         .with_state(state)
 }
@@ -118,18 +140,21 @@ mod tests {
     use tempfile::NamedTempFile;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
-    use tokio::sync::oneshot;
+    use tokio::sync::{mpsc, oneshot};
     use tokio::task::JoinHandle;
 
     use super::client::ClientError;
+    use super::control::{Answer, Asked, Wish};
     use super::status::tests::report;
     use super::*;
     use crate::decide::modifier::Modifier;
     use crate::decide::phase::Phase;
+    use crate::decide::word::Said;
 
     struct Running {
         address: SocketAddr,
         state: watch::Sender<Arc<StatusReport>>,
+        wished: mpsc::Receiver<Asked>,
         stop: oneshot::Sender<()>,
         server: JoinHandle<Result<(), AdminError>>,
     }
@@ -153,8 +178,9 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let (state, receiver) = watch::channel(Arc::new(report()));
         let (stop, stopped) = oneshot::channel::<()>();
-        let server = tokio::spawn(serve(listener, receiver, config, async { drop(stopped.await) }));
-        Running { address, state, stop, server }
+        let (wishes, wished) = mpsc::channel(control::WISHES_MAX);
+        let server = tokio::spawn(serve(listener, receiver, wishes, config, async { drop(stopped.await) }));
+        Running { address, state, wished, stop, server }
     }
 
     /// How the server has ended, which it must.
@@ -232,10 +258,77 @@ mod tests {
     #[tokio::test]
     async fn what_does_not_exist_is_not_found_and_nothing_can_be_written() {
         let running = start(config(&[], None)).await;
-        for path in ["/", "/metrics", "/events", "/pin", "/statuses"] {
+        for path in ["/", "/metrics", "/events", "/statuses"] {
             assert_eq!(ask(&running, &format!("GET {path}"), "host: localhost\r\n").await, 404, "{path}");
         }
         assert_eq!(ask(&running, "POST /status", "host: localhost\r\ncontent-length: 0\r\n").await, 405);
+        assert_eq!(ask(&running, "GET /pin", "host: localhost\r\n").await, 405);
+    }
+
+    /// A wish with this body and these headers beside the usual ones.
+    async fn wish(running: &Running, path: &str, headers: &str, body: &str) -> u16 {
+        let length = body.len();
+        let head =
+            format!("POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\nconnection: close\r\n");
+        let answer = raw(running.address, &format!("{head}{headers}\r\n{body}")).await;
+        answer.split(' ').nth(1).unwrap().parse().unwrap()
+    }
+
+    const JSON: &str = "content-type: application/json\r\n";
+
+    #[tokio::test]
+    async fn a_wish_is_handed_on_as_it_was_said_and_its_answer_is_told() {
+        let mut running = start(config(&[], None)).await;
+        let (words, rungs) = (status::WordReport::default(), vec!["small".to_owned()]);
+        let pin = |lasts| Wish::Say(Said::Pin { rung: "x".to_owned(), lasts });
+        let unknown = Answer::NoSuchRung { rung: "x".to_owned(), rungs };
+        let above = Answer::AboveTier { rung: "x".to_owned(), tier: "low_end".to_owned() };
+        for (path, body, expected, answer, code) in [
+            ("/pin", r#"{"rung":"x","for":"1h"}"#, pin(Some(Span::hours(1))), Answer::Holds(words.clone()), 200),
+            ("/pin", r#"{"rung":"x","for_ms":5}"#, pin(Some(Span(5))), unknown, 404),
+            ("/pin", r#"{"rung":"x"}"#, pin(None), above, 409),
+            ("/sleep", "", Wish::Say(Said::Sleep { lasts: None }), Answer::Holds(words.clone()), 200),
+            ("/wake", "{}", Wish::Say(Said::Wake { lasts: None }), Answer::Holds(words.clone()), 200),
+            ("/resume", "{}", Wish::Say(Said::Resume { lasts: None }), Answer::Holds(words), 200),
+            ("/reload", "", Wish::Reload, Answer::BadPolicy { why: "line 3".to_owned() }, 422),
+        ] {
+            let mut wished = std::mem::replace(&mut running.wished, mpsc::channel(1).1);
+            let answering = async {
+                let asked = wished.recv().await.unwrap();
+                assert_eq!(asked.wish, expected, "{path}");
+                asked.answer.send(answer).unwrap();
+                wished
+            };
+            let (found, wished) = tokio::join!(wish(&running, path, JSON, body), answering);
+            assert_eq!(found, code, "{path}");
+            running.wished = wished;
+        }
+        for wrong in ["{}", r#"{"rung":5}"#, r#"{"rung":"x","for":"1"}"#, r#"{"rung":"x","fro":"1h"}"#, "["] {
+            assert_eq!(wish(&running, "/pin", JSON, wrong).await, 400, "{wrong}");
+        }
+        drop(std::mem::replace(&mut running.wished, mpsc::channel(1).1));
+        assert_eq!(wish(&running, "/sleep", JSON, "{}").await, 503, "nobody listens");
+    }
+
+    #[tokio::test]
+    async fn a_page_of_another_site_can_not_wish_for_anything() {
+        let file = token("s3cret");
+        for has_token in [false, true] {
+            let running = start(config(&[], has_token.then_some(&file))).await;
+            let origin = format!("{JSON}origin: http://localhost:3000\r\n");
+            let refused = if has_token { 401 } else { 403 };
+            assert_eq!(wish(&running, "/sleep", &origin, "{}").await, refused);
+            for plain in ["", "content-type: text/plain\r\n", "content-type: application/x-www-form-urlencoded\r\n"] {
+                let shown = if has_token { "authorization: Bearer s3cret\r\n" } else { "" };
+                assert_eq!(wish(&running, "/sleep", &format!("{plain}{shown}"), "{}").await, 415, "{plain}");
+            }
+        }
+        let mut running = start(config(&[], Some(&file))).await;
+        let proven = format!("{JSON}origin: http://localhost:3000\r\nauthorization: Bearer s3cret\r\n");
+        let mut wished = std::mem::replace(&mut running.wished, mpsc::channel(1).1);
+        let answering = async { wished.recv().await.unwrap().answer.send(Answer::Done).unwrap() };
+        let (found, ()) = tokio::join!(wish(&running, "/sleep", &proven, "{}"), answering);
+        assert_eq!(found, 200);
     }
 
     #[tokio::test]

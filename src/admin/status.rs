@@ -36,6 +36,13 @@ pub struct StatusReport {
     /// By name (`memory`, `vram`, `cgroup`); one that could not be read is not there.
     pub pools: BTreeMap<String, PoolReport>,
     pub last_decision: Option<DecisionReport>,
+    /// What would be done, were this no dry run.
+    pub would: Option<ProposalReport>,
+    /// What the operator has said.
+    #[serde(flatten)]
+    pub word: WordReport,
+    /// Room that others have, or are being made.
+    pub leases: Vec<LeaseReport>,
     pub server: Option<ServerReport>,
     pub pretend: Option<PretendReport>,
     /// Since the start, by name: `refused`, `repeated` and so on.
@@ -62,6 +69,56 @@ pub struct DecisionReport {
     pub reason: Reason,
     /// The reason in words.
     pub text: String,
+}
+
+/// A switch that is only told of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProposalReport {
+    /// What serves, and what would; `None`: nothing.
+    pub from: Option<String>,
+    pub to: Option<String>,
+    pub reason: Reason,
+    /// The reason in words.
+    pub text: String,
+}
+
+/// Room that was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseReport {
+    pub id: u64,
+    pub memory: Bytes,
+    pub vram: Bytes,
+    /// `false`: it is still being made.
+    pub granted: bool,
+    /// `None`: when it is given back.
+    pub ends_in_ms: Option<Span>,
+    /// It is over when nobody renews it for so long.
+    pub renew_within_ms: Option<Span>,
+}
+
+/// What the operator has said, as far as it is not over.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WordReport {
+    pub pin: Option<PinReport>,
+    pub sleep: Option<StayReport>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PinReport {
+    pub rung: String,
+    /// Whether it is the rung that serves.
+    pub serves: bool,
+    #[serde(flatten)]
+    pub stay: StayReport,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StayReport {
+    /// `None`: until it is taken back.
+    pub ends_in_ms: Option<Span>,
+    /// It was taken back for a time, and holds again then; `None`: it holds.
+    pub rests_for_ms: Option<Span>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,6 +157,12 @@ pub fn render(report: &StatusReport) -> String {
         let ago = coarse(Moment(report.uptime_ms.0).since(decision.at_ms));
         ("decision", format!("{}, {ago} ago: {}", decision.command, decision.text))
     }));
+    lines.extend(report.would.as_ref().map(|would| {
+        let to = would.to.as_deref().unwrap_or("nothing");
+        ("would", format!("have {to} serve: {}", would.text))
+    }));
+    lines.extend(word_lines(&report.word));
+    lines.extend(report.leases.iter().map(lease_line));
     lines.extend(report.server.as_ref().map(|server| {
         let kind = match server.kind {
             ServerKind::Ollama => "Ollama",
@@ -135,9 +198,37 @@ fn situation(report: &StatusReport) -> (&'static str, String) {
         line.push_str(match modifier {
             Modifier::Blind => "; the machine can not be read",
             Modifier::ServerDown => "; the server does not answer",
+            Modifier::Held => "; held by the operator's word",
+            Modifier::Observing => "; only observed: nothing is touched",
         });
     }
     ("state", line)
+}
+
+/// What the operator has said, in the words of the commands.
+pub fn word_lines<'a>(word: &WordReport) -> Vec<(&'a str, String)> {
+    let pin = word.pin.as_ref().map(|pin| {
+        let fits = if pin.serves || word.sleep.is_some() { "" } else { ", which does not serve yet" };
+        ("pin", format!("{}{}{fits}", pin.rung, lasting(&pin.stay)))
+    });
+    let sleep = word.sleep.map(|stay| ("sleep", format!("holds no model{}", lasting(&stay))));
+    pin.into_iter().chain(sleep).collect()
+}
+
+fn lease_line<'a>(lease: &LeaseReport) -> (&'a str, String) {
+    let vram = Some(lease.vram).filter(|vram| *vram > Bytes::ZERO).map(|vram| format!("{vram} of GPU memory"));
+    let memory = Some(lease.memory).filter(|memory| *memory > Bytes::ZERO).map(|memory| memory.to_string());
+    let room = memory.into_iter().chain(vram).collect::<Vec<_>>().join(" and ");
+    let state = if lease.granted { "left to others" } else { "being made for others" };
+    let ends = lease.ends_in_ms.map(|span| format!(", for {}", coarse(span))).unwrap_or_default();
+    ("room", format!("{room} {state}{ends} (lease {})", lease.id))
+}
+
+fn lasting(stay: &StayReport) -> String {
+    let ends =
+        stay.ends_in_ms.map_or_else(|| ", until it is taken back".to_owned(), |span| format!(", for {}", coarse(span)));
+    let rests = stay.rests_for_ms.map(|span| format!("; not for the next {}", coarse(span))).unwrap_or_default();
+    ends + &rests
 }
 
 fn pool_line<'a>(name: &'a str, pool: &PoolReport) -> (&'a str, String) {
@@ -199,6 +290,23 @@ pub(super) mod tests {
                 text: reason.to_string(),
                 reason,
             }),
+            would: None,
+            leases: vec![LeaseReport {
+                id: 1_764_000_000_000,
+                memory: Bytes::gib(1),
+                vram: Bytes::ZERO,
+                granted: true,
+                ends_in_ms: Some(Span::minutes(30)),
+                renew_within_ms: None,
+            }],
+            word: WordReport {
+                pin: Some(PinReport {
+                    rung: "medium".to_owned(),
+                    serves: true,
+                    stay: StayReport { ends_in_ms: Some(Span::minutes(59)), rests_for_ms: None },
+                }),
+                sleep: Some(StayReport { ends_in_ms: None, rests_for_ms: Some(Span::minutes(10)) }),
+            },
             server: Some(ServerReport { kind: ServerKind::Ollama, version: Some("Ollama 0.33.1".to_owned()) }),
             pretend: Some(PretendReport {
                 memory: Some(Bytes::gib(8)),
@@ -230,6 +338,8 @@ pub(super) mod tests {
             tier_text: None,
             pools: BTreeMap::new(),
             last_decision: None,
+            word: WordReport::default(),
+            leases: Vec::new(),
             server: Some(ServerReport { kind: ServerKind::LlamaServer, version: None }),
             pretend: None,
             counters: BTreeMap::new(),

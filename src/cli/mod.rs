@@ -8,6 +8,8 @@ pub mod demo;
 
 mod doctor;
 mod calibrate;
+mod make_room;
+mod operator;
 mod persona;
 mod run;
 mod simulate;
@@ -18,9 +20,10 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, Parser, Subcommand};
 
 use self::check::Color;
+use crate::units::{Bytes, Span};
 
 const NO: u8 = 1;
 const UNREACHABLE: u8 = 69;
@@ -70,6 +73,26 @@ enum Command {
         #[command(flatten)]
         place: PlaceArgs,
     },
+    /// Have this rung served and no other, until `resume`. It is left in an emergency only, and is not loaded where it does not
+    /// stay under hard.
+    Pin {
+        rung: String,
+        #[command(flatten)]
+        word: WordArgs,
+    },
+    /// Have no model held at all: running replies are finished, then everything is freed, until `wake` or `resume`.
+    Sleep(WordArgs),
+    /// Sleep no longer. With --for: sleep again when that is over.
+    Wake(WordArgs),
+    /// Take back `pin` and `sleep`. With --for: they hold again when that is over.
+    Resume(WordArgs),
+    /// Have the policy file read again now.
+    Reload {
+        #[command(flatten)]
+        place: PlaceArgs,
+    },
+    /// Have room made for another program, and run it in there: `make-room --vram 6GiB -- ./game`.
+    MakeRoom(MakeRoomArgs),
     /// Exit with 0 if the running sidecar is well, with 1 if not. For containers.
     Healthcheck {
         #[command(flatten)]
@@ -87,8 +110,13 @@ impl Command {
             | Command::Simulate(_)
             | Command::Doctor(_)
             | Command::Status { .. }
+            | Command::Pin { .. }
+            | Command::Sleep(_)
+            | Command::Wake(_)
+            | Command::Resume(_)
+            | Command::Reload { .. }
             | Command::Healthcheck { .. } => true,
-            Command::Run(_) | Command::Demo(_) | Command::Calibrate(_) => false,
+            Command::Run(_) | Command::Demo(_) | Command::Calibrate(_) | Command::MakeRoom(_) => false,
         }
     }
 }
@@ -139,6 +167,35 @@ struct DriveArgs {
     server: Option<String>,
 }
 
+/// For how long a word holds.
+#[derive(Debug, Args)]
+struct WordArgs {
+    /// For how long, such as 90m; without it until something else is said.
+    #[arg(long = "for", value_name = "TIME")]
+    lasts: Option<Span>,
+    #[command(flatten)]
+    place: PlaceArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("room").required(true).multiple(true).args(["memory", "vram"]))]
+struct MakeRoomArgs {
+    /// How much memory is to be left, such as 6GiB.
+    #[arg(long, value_name = "SIZE")]
+    memory: Option<Bytes>,
+    /// How much graphics memory is to be left.
+    #[arg(long, value_name = "SIZE")]
+    vram: Option<Bytes>,
+    /// For how long at most; without it until COMMAND ends.
+    #[arg(long = "for", value_name = "TIME")]
+    lasts: Option<Span>,
+    #[command(flatten)]
+    place: PlaceArgs,
+    /// What is run in the room. Its exit code is ours; 125: there is no such room.
+    #[arg(last = true)]
+    command: Vec<String>,
+}
+
 /// What tells where a sidecar is.
 #[derive(Debug, Args)]
 struct PlaceArgs {
@@ -173,6 +230,12 @@ pub fn main() -> ExitCode {
         Command::Doctor(args) => doctor::doctor(args),
         Command::Calibrate(args) => calibrate::calibrate(args),
         Command::Status { json, place } => status::status(place, json),
+        Command::Pin { rung, word } => operator::pin(word.place, &rung, word.lasts),
+        Command::Sleep(word) => operator::sleep(word.place, word.lasts),
+        Command::Wake(word) => operator::wake(word.place, word.lasts),
+        Command::Resume(word) => operator::resume(word.place, word.lasts),
+        Command::Reload { place } => operator::reload(place),
+        Command::MakeRoom(args) => make_room::make_room(args),
         Command::Healthcheck { place } => status::healthcheck(place),
     }
 }

@@ -36,7 +36,10 @@ pub fn run(args: RunArgs) -> ExitCode {
         Err(error) => {
             eprintln!("error: {error}");
             exit(match error {
-                RunError::Listen { .. } | RunError::Thread { .. } | RunError::Server(_) => UNREACHABLE,
+                RunError::AlreadyDriven { .. }
+                | RunError::Listen { .. }
+                | RunError::Thread { .. }
+                | RunError::Server(_) => UNREACHABLE,
                 RunError::Gateway(_) | RunError::Admin(_) | RunError::Tell(_) => BAD_CONFIGURATION,
             })
         }

@@ -12,7 +12,7 @@ use crate::policy::diagnostic::{Diagnostic, Diagnostics};
 use crate::policy::yaml::{self, Hints, nearest};
 
 /// Every key that a variable can set, and how its text is taken.
-pub(super) const KEYS: [(&str, Form); 27] = [
+pub(super) const KEYS: [(&str, Form); 28] = [
     ("server.url", Form::Text),
     ("server.kind", Form::Text),
     ("gateway.listen", Form::Text),
@@ -39,6 +39,7 @@ pub(super) const KEYS: [(&str, Form); 27] = [
     ("store", Form::Text),
     ("pretend.memory", Form::Text),
     ("pretend.vram", Form::Text),
+    ("observe", Form::Parsed),
     ("stop_grace", Form::Text),
 ];
 

@@ -36,6 +36,8 @@ pub struct Config {
     /// The file of what was learned; where the system wants such files when absent.
     pub store: Option<PathBuf>,
     pub pretend: Option<Pretend>,
+    /// A dry run: decide and tell, and touch nothing.
+    pub observe: bool,
     /// How long replies in flight may take to finish when we are asked to stop.
     pub stop_grace: Span,
 }

@@ -34,6 +34,7 @@ pub(super) fn config(settings: Settings, layers: &mut Layers) -> Config {
         sampling: SamplingConfig { nvml: settings.sampling.nvml },
         store: settings.store,
         pretend: pretend(&settings.pretend),
+        observe: settings.observe.unwrap_or(false),
         stop_grace: settings.stop_grace.map_or(Span::seconds(30), |grace| grace.amount),
     }
 }

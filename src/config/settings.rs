@@ -27,6 +27,8 @@ pub struct Settings {
     pub store: Option<PathBuf>,
     pub pretend: PretendSettings,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub observe: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_grace: Option<Quantity<Span>>,
 }
 

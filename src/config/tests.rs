@@ -175,6 +175,7 @@ tell: { persona: p, upgrades: true, quiet_hours: 22-7, privacy: program_names, w
 sampling: { nvml: n }
 store: s
 pretend: { memory: 1GiB, vram: 1GiB }
+observe: true
 stop_grace: 1s
 ";
     let settings: Settings = yaml::read(full, "full.yaml").unwrap_or_else(|wrong| panic!("{wrong}"));
@@ -213,7 +214,7 @@ fn everything_that_is_wrong_is_told_at_once_with_its_source() {
     1 | gatway: {}
       | ^^^^^^ nothing has this name here
       |
-      = expected: one of `server`, `gateway`, `admin`, `policy`, `tell`, `sampling`, `store`, `pretend`, `stop_grace`
+      = expected: one of `server`, `gateway`, `admin`, `policy`, `tell`, `sampling`, `store`, `pretend`, `observe`, `stop_grace`
       = help: write `gateway:`
 
     error: `stop_grace`: a number without its unit: `30`

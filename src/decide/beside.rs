@@ -83,7 +83,7 @@ impl Controller {
     /// A load is not waited for any more.
     pub(super) fn give_up_load(&mut self, now: Moment, why: Abandoned) {
         let Some(rung) = self.switch.as_ref().and_then(|switch| switch.incoming.clone()) else { return };
-        let reason = self.trouble();
+        let reason = if why == Abandoned::Unwanted { Reason::ToldToSleep } else { self.trouble() };
         self.commands.push_back(Command::CancelLoad { rung, reason: reason.clone() });
         self.abandon_incoming(now, reason, why);
     }

@@ -41,6 +41,8 @@ pub enum Abandoned {
     NoRoom,
     /// Beside the rung that serves there is no room for it any more: that one goes first.
     BreaksFirst,
+    /// The operator wants it to sleep.
+    Unwanted,
 }
 
 impl Controller {
@@ -53,6 +55,9 @@ impl Controller {
         incoming: Option<Arc<Rung>>,
         first: First,
     ) {
+        if self.proposes(kind, &reason, incoming.as_ref()) {
+            return;
+        }
         let from = self.serving.clone().or_else(|| self.switch.take().and_then(|switch| switch.from));
         self.switch = Some(Switch {
             kind,
@@ -213,7 +218,9 @@ impl Controller {
         let Some(switch) = self.switch.as_ref().filter(|_| self.phase == Phase::Draining) else { return };
         // Replies that outlive their deadline have another one.
         self.timers.set(Timer::Drain, now + self.drain_time(self.severity.level));
-        let (Some(rung), true) = (switch.leaving.clone(), switch.kind == Kind::Down && self.cuts_at_deadline()) else {
+        let (Some(rung), true) =
+            (switch.leaving.clone(), matches!(switch.kind, Kind::Down | Kind::Asked) && self.cuts_at_deadline())
+        else {
             return;
         };
         let drain = now.since(switch.step_since);
@@ -243,10 +250,13 @@ impl Controller {
     /// Between unload and load the world may have changed: what is loaded is chosen anew, and nothing on hope.
     pub(super) fn choose_again(&mut self, now: Moment) {
         let Some(switch) = &self.switch else { return };
-        let Some(incoming) = &switch.incoming else { return };
-        let from = if switch.kind == Kind::Down { self.floor } else { self.index_of(incoming).unwrap_or_default() };
+        let Some(incoming) = switch.incoming.clone() else { return };
+        if let Some(told) = self.told_to_serve(now) {
+            return self.switch.iter_mut().for_each(|switch| switch.incoming.clone_from(&told));
+        }
+        let from = if switch.kind == Kind::Down { self.floor } else { self.index_of(&incoming).unwrap_or_default() };
         // A climb goes by the window that it was chosen by; what was before that is over.
-        let window = if switch.kind == Kind::Up { RECENT.min(self.stable(incoming)) } else { RECENT };
+        let window = if switch.kind == Kind::Up { RECENT.min(self.stable(&incoming)) } else { RECENT };
         let target = self.target_down(now, from, window).map(|(index, _)| Arc::clone(&self.policy.ladder[index]));
         if let Some(switch) = &mut self.switch {
             switch.incoming = target;
@@ -355,10 +365,14 @@ impl Controller {
                 self.commands.push_back(Command::Notify { notice, reason });
             }
             Abandoned::OnCpu => self.rest_after_failed_load(now, &rung),
-            Abandoned::NoRoom => self.floor = self.index_of(&rung).map_or(0, |index| index + 1),
             Abandoned::BreaksFirst => self.breaks_first = true,
+            Abandoned::NoRoom => {
+                self.words.escaped(&rung.name);
+                self.floor = self.index_of(&rung).map_or(0, |index| index + 1);
+            }
+            Abandoned::Unwanted => {}
         }
-        if climb {
+        if climb && why != Abandoned::Unwanted {
             self.damping.entry(rung.name.clone()).or_default().failed_climbs += 1;
         }
         self.advance(now, Event::GivenUp);

@@ -85,8 +85,15 @@ impl Controller {
         base.times(1 << failed.min(20)).min(STABLE_MAX.max(base))
     }
 
-    /// The pools with the most that others held of them over a window. `None` while a pool cannot be read.
+    /// The pools with the most that others held of them over a window, or have on lease. `None` while one cannot be read.
     pub(super) fn rooms(&self, now: Moment, window: Span) -> Option<Vec<Room>> {
+        let mut rooms = self.rooms_seen(now, window)?;
+        rooms.iter_mut().for_each(|room| room.foreign = room.foreign.max(self.leases.floor(room.pool)));
+        Some(rooms)
+    }
+
+    /// The same by what was seen alone.
+    pub(super) fn rooms_seen(&self, now: Moment, window: Span) -> Option<Vec<Room>> {
         let room = |pool: &PoolAssessment| {
             let peak = self.peaks[pool.pool as usize].max(now, window);
             // What may yet turn out to be others' is not counted on either.
@@ -129,12 +136,14 @@ impl Controller {
     }
 
     pub(super) fn may_be_kept(&self, now: Moment, rung: &Rung) -> bool {
-        let Some(index) = self.index_of(rung) else { return false };
+        let Some(index) = self.index_of(rung).filter(|_| !self.words.sleeps()) else { return false };
         let Some(rooms) = self.rooms(now, RECENT) else { return true };
         let fits = |limit| self.footprint(rung).is_none_or(|need| shortage(&rooms, &need, limit).is_none());
         let smallest = index + 1 == self.policy.ladder.len();
         let stays = smallest && self.policy.when_nothing_fits == WhenNothingFits::KeepSmallest;
-        index >= self.best_allowed() && (fits(Limit::Ceiling) || stays && self.severity.level < Level::Emergency)
+        let pinned = self.pin_target(now).is_some_and(|(pinned, _)| pinned == index);
+        pinned
+            || index >= self.best_allowed() && (fits(Limit::Ceiling) || stays && self.severity.level < Level::Emergency)
     }
 
     /// Whether the server lists this rung as loaded, with the rung's context where both are told.

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::lease::Kept;
 use super::notice::Notice;
 use super::reason::Reason;
 use super::stable::TriedWindows;
 use crate::footprint::sightings::Learned;
-use crate::policy::Rung;
+use crate::policy::{Amounts, Rung};
 
 /// The closed set of what the Controller asks the rest of the program to do.
 ///
@@ -44,6 +45,14 @@ pub enum Command {
     KeepWindows { tried: TriedWindows, reason: Reason },
     /// Tell people.
     Notify { notice: Notice, reason: Reason },
+    /// The room that was asked for is there: say so, and keep the lease beyond this run.
+    GrantRoom { lease: Kept, reason: Reason },
+    /// It cannot be had: say so, and how much can.
+    RefuseRoom { id: u64, most: Amounts, reason: Reason },
+    /// A lease is over, and need not be kept any more.
+    EndLease { id: u64, reason: Reason },
+    /// This is a dry run: say that this rung would serve instead of that one.
+    Propose { from: Option<String>, to: Option<String>, reason: Reason },
     /// Nothing is left to do: end.
     Exit { reason: Reason },
 }
@@ -63,6 +72,10 @@ impl Command {
             | Command::Remember { reason, .. }
             | Command::KeepWindows { reason, .. }
             | Command::Notify { reason, .. }
+            | Command::GrantRoom { reason, .. }
+            | Command::RefuseRoom { reason, .. }
+            | Command::EndLease { reason, .. }
+            | Command::Propose { reason, .. }
             | Command::Exit { reason } => reason,
         }
     }

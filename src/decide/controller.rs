@@ -13,7 +13,9 @@ use super::command::Command;
 use super::freeze::Returning;
 use super::input::{Input, ServerFacts};
 use super::learn::Learning;
+use super::lease::Leases;
 use super::modifier::Modifier;
+use super::observe::{Observed, Proposal};
 use super::peaks::Peaks;
 use super::phase::{Phase, Switch};
 use super::reason::Reason;
@@ -21,6 +23,7 @@ use super::severity::Severity;
 use super::stable::{Trials, TriedWindows};
 use super::timer::{Timer, TimerTable};
 use super::trend::Trend;
+use super::word::Words;
 use crate::classify::tier::{Machine, TierFound, tier};
 use crate::classify::{Assessment, Ledger, LedgerModel, Level, Pool, classify};
 use crate::policy::{Policy, Rung};
@@ -135,6 +138,10 @@ pub struct Controller {
     pub(super) below_since: Option<Moment>,
     pub(super) suggested_at: Option<Moment>,
     pub(super) waits_for_idle: bool,
+    pub(super) words: Words,
+    pub(super) leases: Leases,
+    /// This is a dry run.
+    pub(super) observed: Option<Observed>,
     pub(super) stopping: bool,
     pub(super) commands: VecDeque<Command>,
 }
@@ -154,6 +161,11 @@ pub struct Status {
     pub ours: bool,
     /// A better rung fits, but both do not, and somebody is always asking something.
     pub waits_for_idle: bool,
+    /// What the operator has said, as far as it is not over.
+    pub words: Words,
+    pub leases: Leases,
+    /// What would be done, were this no dry run.
+    pub proposal: Option<Proposal>,
     pub assessment: Assessment,
     pub traffic: Traffic,
 }
@@ -218,6 +230,9 @@ impl Controller {
             below_since: None,
             suggested_at: None,
             waits_for_idle: false,
+            words: Words::default(),
+            leases: Leases::default(),
+            observed: None,
             stopping: false,
             commands: VecDeque::new(),
         };
@@ -242,6 +257,8 @@ impl Controller {
             Input::CheckDone { rung } => self.check_done(now, &rung),
             Input::Drained { rung } => self.drained(now, &rung),
             Input::PolicyChanged(policy) => self.policy_changed(now, policy),
+            Input::OperatorSaid(said) => self.operator_said(now, said),
+            Input::Lease(told) => self.lease_told(now, told),
             Input::StopRequested => self.stop_requested(),
         }
     }
@@ -263,6 +280,7 @@ impl Controller {
                 Timer::Verify => self.verify_expired(now),
                 Timer::Load => self.load_expired(now),
                 Timer::Check => self.check_expired(now),
+                Timer::Word => self.words_pass(now),
             }
         }
     }
@@ -289,6 +307,9 @@ impl Controller {
             severity: self.severity.level,
             ours: self.ours,
             waits_for_idle: self.waits_for_idle,
+            words: self.words.clone(),
+            leases: self.leases.clone(),
+            proposal: self.observed.as_ref().and_then(|observed| observed.proposal.clone()),
             assessment: self.latest.clone(),
             traffic: self.traffic,
         }

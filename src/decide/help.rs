@@ -104,7 +104,8 @@ impl Controller {
             | Phase::Loading
             | Phase::Checking => return,
         };
-        if !below {
+        // Who says what is to serve needs no advice on getting more.
+        if !below || self.is_held() {
             self.below_since = None;
             return;
         }
@@ -131,8 +132,10 @@ impl Controller {
             (Kind::Clear, _) => {}
             (Kind::Up, Some(from)) => self.tell_of_more(Some(from.name.clone()), &to, switch.reason),
             (Kind::First, _) if was_asleep => self.tell_of_more(None, &to, switch.reason),
-            (Kind::First | Kind::Down | Kind::Replace, Some(from)) => self.tell_if_less(now, from, &to, &switch.reason),
-            (Kind::First | Kind::Down | Kind::Replace | Kind::Up, None) => {}
+            (Kind::First | Kind::Down | Kind::Replace | Kind::Asked, Some(from)) => {
+                self.tell_if_less(now, from, &to, &switch.reason)
+            }
+            (Kind::First | Kind::Down | Kind::Replace | Kind::Asked | Kind::Up, None) => {}
         }
     }
 
@@ -145,7 +148,8 @@ impl Controller {
 
     fn tell_if_less(&mut self, now: Moment, from: &Rung, to: &Rung, reason: &Reason) {
         let (Some(before), Some(after)) = (self.index_of(from), self.index_of(to)) else { return };
-        if after <= before {
+        let wanted = matches!(reason, Reason::Pinned { .. });
+        if after <= before || wanted {
             return;
         }
         let short = self.missing_for(now, before);

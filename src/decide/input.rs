@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::lease::LeaseTold;
 use super::stable::TriedWindows;
+use super::word::Said;
 use crate::classify::tier::Machine;
 use crate::footprint::key::FootprintKey;
 use crate::footprint::sightings::Learned;
@@ -65,6 +67,10 @@ pub enum Input {
         rung: String,
     },
     PolicyChanged(Arc<Policy>),
+    /// The operator has said something.
+    OperatorSaid(Said),
+    /// Somebody wants room, or gives it back.
+    Lease(LeaseTold),
     /// We are asked to end.
     StopRequested,
 }

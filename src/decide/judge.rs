@@ -40,6 +40,8 @@ const ASLEEP_RELAPSE: Span = Span::minutes(5);
 
 impl Controller {
     pub(super) fn judge(&mut self, now: Moment) {
+        self.follow_others(now);
+        self.forget_proposal();
         match self.phase {
             Phase::Starting => {}
             Phase::Reconciling => self.try_to_reconcile(now),
@@ -50,7 +52,9 @@ impl Controller {
             Phase::Unloading => self.judge_unloading(),
             Phase::Asleep => self.judge_asleep(now),
         }
+        self.judge_leases(now);
         self.judge_suggestion(now);
+        self.tell_proposal();
     }
 
     /// Two samples and the server's list, with nothing on it still loading, are enough to know where we stand.
@@ -77,6 +81,9 @@ impl Controller {
             version: self.server.as_ref().map(|facts| facts.version.clone()).unwrap_or_default(),
             holds: held.iter().map(|rung| rung.model.clone()).collect(),
         };
+        if self.follow_server(now, held.first(), &reason) {
+            return;
+        }
         if let Some(rung) = held.iter().find(|rung| self.may_be_kept(now, rung)) {
             self.serve(now, Arc::clone(rung), &reason);
             self.ours = self.adopt == Adopt::Ladder;
@@ -91,8 +98,14 @@ impl Controller {
 
     /// Loads the best rung that fits now, or goes to sleep. For when nothing serves.
     pub(super) fn begin_first(&mut self, now: Moment) {
-        let target =
-            if self.floor > 0 { self.target_down(now, self.floor, RECENT) } else { self.target_first(now, HORIZON) };
+        if self.words.sleeps() {
+            return self.fall_asleep(now);
+        }
+        let fitting = |now| match self.floor {
+            0 => self.target_first(now, HORIZON),
+            floor => self.target_down(now, floor, RECENT),
+        };
+        let target = self.pin_target(now).or_else(|| fitting(now));
         match target.or_else(|| self.choose(now, Question::Unread)) {
             Some((index, reason)) => {
                 let rung = Arc::clone(&self.policy.ladder[index]);
@@ -111,7 +124,10 @@ impl Controller {
         if self.clear_stray(now, Some(&serving)) {
             return;
         }
-        if self.severity.level >= Level::Soft && self.ours && self.may(self.way_down()) {
+        if self.judge_word(now, &serving) {
+            return;
+        }
+        if self.severity.level >= Level::Soft && self.ours && self.may(self.way_down()) && !self.keeps_pin(&serving) {
             return self.judge_trouble(now, &serving);
         }
         self.room_asked_for &= self.severity.level >= Level::Watch;
@@ -185,6 +201,7 @@ impl Controller {
         if stalled {
             damping.left_at_foreign = foreign;
         }
+        self.words.escaped(&self.policy.ladder[index].name);
     }
 
     fn judge_climb(&mut self, now: Moment, serving: &Arc<Rung>) {
@@ -275,18 +292,24 @@ impl Controller {
         }
     }
 
-    fn judge_asleep(&mut self, now: Moment) {
-        // What would not go when it was told to may go now.
-        if !self.ledger.leaked.is_empty() && self.clear_stray(now, None) {
+    pub(super) fn judge_asleep(&mut self, now: Moment) {
+        if self.follows_change(now) {
             return;
         }
-        let target = self.target_first(now, self.asleep_hold).filter(|_| self.own_is_known() && self.may(Move::Wake));
+        let sleeps = self.words.sleeps();
+        // What would not go when it was told to may go now, and who is told to sleep holds nothing.
+        if (sleeps || !self.ledger.leaked.is_empty()) && self.clear_stray(now, None) {
+            return;
+        }
+        let at_once = std::mem::take(&mut self.words.at_once);
+        let target = self.pin_target(now).or_else(|| self.target_first(now, self.asleep_hold));
+        let target = target.filter(|_| !sleeps && self.own_is_known() && self.may(Move::Wake));
         let Some((index, reason)) = target.filter(|_| self.severity.level < Level::Hard && !self.stopping) else {
             self.wake_rule_since = None;
             return;
         };
         let since = *self.wake_rule_since.get_or_insert(now);
-        if now.since(since) >= self.asleep_hold {
+        if at_once || now.since(since) >= self.asleep_hold {
             self.woken_at = Some(now);
             let rung = Arc::clone(&self.policy.ladder[index]);
             self.begin(now, Kind::First, reason, None, Some(rung), First::Incoming);
@@ -298,9 +321,12 @@ impl Controller {
         self.turn(Event::NothingFits);
         self.floor = 0;
         self.wake_rule_since = None;
+        self.words.at_once = false;
         let relapsed = self.woken_at.is_some_and(|at| now.since(at) < ASLEEP_RELAPSE);
         self.asleep_hold = if relapsed { self.asleep_hold.times(2).min(ASLEEP_HOLD_MAX) } else { ASLEEP_HOLD_MIN };
-        self.tell_asleep(now);
+        if !self.words.sleeps() && self.leases.all.is_empty() {
+            self.tell_asleep(now);
+        }
         self.leave_if_stopping();
         self.apply_next_policy(now);
     }
@@ -320,6 +346,9 @@ impl Controller {
     }
 
     fn serving_is_gone(&mut self, now: Moment, serving: &Arc<Rung>) {
+        if self.follows_change(now) {
+            return;
+        }
         let reason = Reason::ModelVanished { model: serving.model.clone() };
         self.commands.push_back(Command::Close { rung: Arc::clone(serving), reason });
         self.vanished_since = None;

@@ -9,10 +9,15 @@ pub mod phase;
 pub mod table;
 pub mod modifier;
 pub mod timer;
+pub mod word;
+pub mod lease;
+pub mod observe;
 pub mod fit;
 pub mod verdict;
 
 mod judge;
+mod caps;
+mod room;
 mod choose;
 mod weigh;
 pub mod stable;

@@ -11,6 +11,10 @@ pub enum Modifier {
     Blind,
     /// The server does not answer.
     ServerDown,
+    /// The operator's word holds.
+    Held,
+    /// A dry run: everything is decided, and told instead of done.
+    Observing,
 }
 
 /// What the Controller may set about.
@@ -29,9 +33,10 @@ pub enum Move {
 }
 
 impl Modifier {
-    pub const ALL: [Modifier; 2] = [Modifier::Blind, Modifier::ServerDown];
+    pub const ALL: [Modifier; 4] = [Modifier::Blind, Modifier::ServerDown, Modifier::Held, Modifier::Observing];
 
-    /// What is not known is neither free nor calm; of hard trouble, what is left to see is believed.
+    /// What is not known is neither free nor calm; of hard trouble, what is left to see is believed. Where the operator says
+    /// what serves, nothing better is looked for.
     pub fn forbids(self, planned: Move) -> bool {
         match self {
             Modifier::Blind => match planned {
@@ -40,6 +45,13 @@ impl Modifier {
             },
             Modifier::ServerDown => match planned {
                 Move::Climb | Move::Wake | Move::StepDown | Move::Escape | Move::CallOff => true,
+            },
+            Modifier::Held => match planned {
+                Move::Climb => true,
+                Move::Wake | Move::StepDown | Move::Escape | Move::CallOff => false,
+            },
+            Modifier::Observing => match planned {
+                Move::Climb | Move::Wake | Move::StepDown | Move::Escape | Move::CallOff => false,
             },
         }
     }
@@ -54,6 +66,8 @@ impl Controller {
         Modifier::ALL.into_iter().filter(|modifier| match modifier {
             Modifier::Blind => self.blind,
             Modifier::ServerDown => self.server_down,
+            Modifier::Held => self.is_held(),
+            Modifier::Observing => self.observes(),
         })
     }
 

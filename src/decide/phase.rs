@@ -76,6 +76,8 @@ pub enum Kind {
     Clear,
     /// The serving rung is no longer in the policy.
     Replace,
+    /// To what somebody asks for: another rung, or none.
+    Asked,
 }
 
 /// The one switch that is under way.

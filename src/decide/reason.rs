@@ -6,8 +6,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::lease::LeaseEnd;
 use crate::classify::{Level, OwnSource, Pool};
 use crate::footprint::Footprint;
+use crate::policy::Amounts;
 use crate::units::{Bytes, Permille, Span};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,6 +110,35 @@ pub enum Reason {
         model: String,
     },
     PolicyChanged,
+    /// The operator wants this rung to serve, and it stays under hard.
+    Pinned {
+        rung: String,
+        fit: Box<Reason>,
+    },
+    /// The operator wants no model to be held.
+    ToldToSleep,
+    /// Room is asked for, so much of this pool in all leases together, and the rung that serves would be in its way.
+    RoomAsked {
+        pool: Pool,
+        asked: Bytes,
+        missing: Bytes,
+    },
+    /// It was seen that the room is there, beside what others hold.
+    RoomMade {
+        room: Amounts,
+        others: Amounts,
+    },
+    /// Not even without any model there would be so much.
+    NoRoom {
+        asked: Amounts,
+        most: Amounts,
+    },
+    LeaseOver {
+        id: u64,
+        end: LeaseEnd,
+    },
+    /// The operator has taken back what was asked for, before anything was unloaded.
+    Resumed,
     /// A model that served was seen to take this much, where up to `expected` was reckoned with.
     Measured {
         model: String,
@@ -194,6 +225,15 @@ impl fmt::Display for Reason {
             }
             Reason::ModelVanished { model } => write!(f, "the server no longer holds {model}"),
             Reason::PolicyChanged => write!(f, "the policy was changed"),
+            Reason::Pinned { rung, fit } => write!(f, "the operator wants {rung}, and {fit}"),
+            Reason::ToldToSleep => write!(f, "the operator wants it to sleep"),
+            Reason::RoomAsked { pool, asked, missing } => {
+                write!(f, "{asked} of {pool} is wanted, {missing} is missing")
+            }
+            Reason::RoomMade { room, others } => write!(f, "there is room for {room} beside the {others} of others"),
+            Reason::NoRoom { asked, most } => write!(f, "{asked} is asked for, and the most that can be had is {most}"),
+            Reason::LeaseOver { id, end } => write!(f, "lease {id} is over: {end}"),
+            Reason::Resumed => write!(f, "the operator has taken that back"),
             Reason::Measured { model, seen, expected } => {
                 write!(f, "{model} was seen to take {}", told(seen))?;
                 expected.map_or(Ok(()), |expected| write!(f, ", where up to {} was expected", told(&expected)))

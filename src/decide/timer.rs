@@ -23,9 +23,11 @@ pub enum Timer {
     Load,
     /// A loaded model has not answered.
     Check,
+    /// What the operator said is over, or holds again; a lease is over.
+    Word,
 }
 
-const TIMERS: [Timer; 8] = [
+const TIMERS: [Timer; 9] = [
     Timer::NextSample,
     Timer::SampleOverdue,
     Timer::Reconcile,
@@ -34,6 +36,7 @@ const TIMERS: [Timer; 8] = [
     Timer::Verify,
     Timer::Load,
     Timer::Check,
+    Timer::Word,
 ];
 
 /// One deadline for each name.

@@ -14,7 +14,7 @@ use crate::policy::Policy;
 use crate::units::{Moment, Span};
 
 /// The longest that a model found loading is waited for at the start.
-const RECONCILE_MAX: Span = Span::minutes(2);
+pub(super) const RECONCILE_MAX: Span = Span::minutes(2);
 
 impl Controller {
     pub(super) fn server_up(&mut self, now: Moment, facts: ServerFacts) {
@@ -45,7 +45,7 @@ impl Controller {
     }
 
     pub(super) fn server_is_down(&mut self, now: Moment) {
-        if let Some(rung) = self.serving.take() {
+        if let Some(rung) = self.serving.take().filter(|_| !self.observes()) {
             let reason = Reason::ModelVanished { model: rung.model.clone() };
             self.commands.push_back(Command::Close { rung, reason });
         }
@@ -140,7 +140,7 @@ impl Controller {
             | Phase::Asleep => None,
         };
         let other = other.filter(|other| self.serving.as_ref().is_none_or(|serving| serving.model != other.model));
-        let serving = self.serving.clone().filter(|_| self.ours);
+        let serving = self.serving.clone().filter(|_| self.ours && !self.observes());
         for rung in [serving, other].into_iter().flatten() {
             self.commands.push_back(Command::Release { rung, reason: Reason::Stopping });
         }

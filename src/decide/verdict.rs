@@ -77,6 +77,8 @@ pub enum Verdict {
     },
     /// The tier of the machine does not aim that high.
     AboveTier,
+    /// The operator wants a smaller one.
+    AbovePin,
     /// It is what is to be left, or better than that; by so much it would go over the ceiling, if it would.
     Leaving { over: Option<Shortage> },
     /// It serves.
@@ -106,6 +108,7 @@ impl Verdict {
             | Verdict::LeftForStalls { .. }
             | Verdict::FailedLoad { .. }
             | Verdict::AboveTier
+            | Verdict::AbovePin
             | Verdict::Leaving { .. }
             | Verdict::Serving
             | Verdict::Smaller

@@ -40,6 +40,9 @@ impl Controller {
         if index < self.best_allowed() {
             return Some(Verdict::AboveTier);
         }
+        if self.pinned_index().is_some_and(|pinned| index < pinned) {
+            return Some(Verdict::AbovePin);
+        }
         if let Some(until) = self.rests_until(now, rung) {
             return Some(Verdict::FailedLoad { until });
         }

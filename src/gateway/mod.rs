@@ -109,6 +109,8 @@ struct Shared {
     in_band: InBand,
     /// What is said now, of that which the owner wants said.
     spoken: watch::Sender<Spoken>,
+    /// The operator wants no model to be held.
+    sleeping: watch::Sender<bool>,
     record: Arc<Record>,
     events: UnboundedSender<Event>,
     stopping: CancellationToken,
@@ -132,6 +134,7 @@ impl Gateway {
             preflight: Preflight::new(),
             in_band: config.in_band,
             spoken: watch::Sender::default(),
+            sleeping: watch::Sender::new(false),
             record: Arc::new(Record::new(events.clone())),
             events,
             stopping: CancellationToken::new(),
@@ -202,6 +205,11 @@ impl Gateway {
             *said = wanted;
             is_news
         });
+    }
+
+    /// While the operator wants no model to be held, nobody is kept waiting for one.
+    pub fn sleeps(&self, sleeps: bool) {
+        self.shared.sleeping.send_if_modified(|before| std::mem::replace(before, sleeps) != sleeps);
     }
 
     /// The machine has just been looked at.

@@ -293,6 +293,11 @@ impl Shared {
             self.record.refused.add();
             Failure::new(Fault::Unavailable, format!("no model serves at present, and {why}: ask again later"))
         };
+        let mut sleeping = self.sleeping.subscribe();
+        let asleep = || refuse("all models were put to sleep on purpose");
+        if *sleeping.borrow_and_update() {
+            return Err(asleep());
+        }
         let place = self.hold.enter(ask.document.bytes().len());
         let _place = place.ok_or_else(|| refuse("too many requests wait already"))?;
         self.record.held.add();
@@ -312,6 +317,11 @@ impl Shared {
                 said = spoken.changed() => {
                     said.expect("the sender is in `self`");
                     self.say_that_it_sleeps(ask, &mut spoken)?;
+                }
+                Ok(()) = sleeping.changed() => {
+                    if *sleeping.borrow_and_update() {
+                        return Err(asleep());
+                    }
                 }
                 () = self.stopping.cancelled() => return Err(refuse("this gateway is stopping")),
                 () = &mut too_long => return Err(refuse("this request has waited as long as it may")),

@@ -4,6 +4,7 @@
 //! order. Nothing later checks again.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -180,6 +181,16 @@ pub enum Expectation {
     Rung { at: Span, rung: Option<String> },
     /// Over the whole timeline the serving rung changed this many times, the first load included.
     Switches(u32),
+}
+
+impl fmt::Display for Amounts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Amounts { memory, vram: Bytes::ZERO } => write!(f, "{memory}"),
+            Amounts { memory: Bytes::ZERO, vram } => write!(f, "{vram} of GPU memory"),
+            Amounts { memory, vram } => write!(f, "{memory} and {vram} of GPU memory"),
+        }
+    }
 }
 
 impl Default for Pressure {

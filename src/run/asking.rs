@@ -28,6 +28,10 @@ pub async fn ask(driver: &Driver, command: Command) -> Option<Input> {
         | Command::Remember { .. }
         | Command::KeepWindows { .. }
         | Command::Notify { .. }
+        | Command::Propose { .. }
+        | Command::GrantRoom { .. }
+        | Command::RefuseRoom { .. }
+        | Command::EndLease { .. }
         | Command::Exit { .. } => return None,
     })
 }

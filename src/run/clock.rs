@@ -1,8 +1,14 @@
 //! Clock: the operating system's monotonic time -> `Moment`s. The one clock of the program.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::units::Moment;
+
+/// The time of day, for what has to outlive a run: milliseconds since 1970. It may be set back and forth.
+pub fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
 
 /// Counts from when it was started.
 #[derive(Clone, Copy, Debug)]

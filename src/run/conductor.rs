@@ -2,11 +2,12 @@
 //!
 //! It waits for nothing but the next of them. What takes time runs in tasks, and comes back as an input.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, mpsc as std_mpsc};
 use std::time::Duration;
 
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -14,12 +15,13 @@ use super::Signal;
 use super::asking::ask;
 use super::clock::{Clock, sleep_until};
 use super::keeping;
-use super::policy_file::{self, PolicyWatch};
+use super::policy_file::PolicyWatch;
 use super::report::{self, Around, Decision};
 use super::sampling::Job;
-use super::server::{self, Listing};
+use super::server::Listing;
 use super::telling::Telling;
 use crate::act::{Driver, Kept};
+use crate::admin::control::{Answer, Asked};
 use crate::admin::status::StatusReport;
 use crate::classify::tier::TierFound;
 use crate::config::Config;
@@ -37,8 +39,6 @@ use crate::units::Permille;
 const KEEP_EVERY: Duration = Duration::from_secs(5);
 /// The longest that giving a model back may take on the way out.
 const RELEASE_MAX: Duration = Duration::from_secs(2);
-/// The longest that the server may take to tell its models when the policy was changed.
-const FACTS_MAX: Duration = Duration::from_secs(5);
 /// Editors write in several steps.
 const EDIT_SETTLES: Duration = Duration::from_millis(100);
 
@@ -55,6 +55,8 @@ pub struct Parts {
     pub names: watch::Sender<Vec<String>>,
     pub jobs: std_mpsc::Sender<Job>,
     pub inputs: UnboundedSender<Input>,
+    /// What operators wish.
+    pub wishes: Receiver<Asked>,
     pub report: watch::Sender<Arc<StatusReport>>,
     /// `None` where nothing can be kept.
     pub store: Option<Store>,
@@ -63,15 +65,17 @@ pub struct Parts {
 }
 
 pub struct Conductor {
-    parts: Parts,
-    policy: Arc<Policy>,
+    pub(super) parts: Parts,
+    pub(super) policy: Arc<Policy>,
     /// The one thing that is being asked of the server.
     acting: Option<JoinHandle<()>>,
     releasing: Vec<JoinHandle<()>>,
     /// The server is being asked for the models of an edited policy.
-    reloading: Option<JoinHandle<()>>,
+    pub(super) reloading: Option<JoinHandle<()>>,
     /// What was wrong with the last edit, which is told once: the log may lie in the folder that is watched.
-    complaint: Option<String>,
+    pub(super) complaint: Option<String>,
+    /// Who waits for room, by the number of the lease.
+    pub(super) wanting: BTreeMap<u64, oneshot::Sender<Answer>>,
     /// When the grace for stopping is over.
     stop_by: Option<tokio::time::Instant>,
     last_decision: Option<Decision>,
@@ -91,6 +95,7 @@ impl Conductor {
             releasing: Vec::new(),
             reloading: None,
             complaint: None,
+            wanting: BTreeMap::new(),
             stop_by: None,
             last_decision: None,
             server_version: None,
@@ -131,8 +136,11 @@ impl Conductor {
                     reload_at = None;
                     self.reload();
                 }
+                Some(asked) = self.parts.wishes.recv() => self.wished(asked),
                 signal = signals.recv() => match signal {
-                    Some(Signal::Reload) => self.reload(),
+                    Some(Signal::Reload) => {
+                        self.reload();
+                    }
                     Some(Signal::Stop) | None if self.stop_by.is_some() => {
                         // Whoever asks twice does not want to wait for anything.
                         self.stop_by = Some(tokio::time::Instant::now());
@@ -194,7 +202,7 @@ impl Conductor {
         tracing::info!(message = "Stopped.");
     }
 
-    fn handle(&mut self, input: Input) {
+    pub(super) fn handle(&mut self, input: Input) {
         let sampled = matches!(input, Input::Sampled(_));
         match &input {
             Input::LoadFailed { rung, why } | Input::CheckFailed { rung, why } | Input::UnloadFailed { rung, why } => {
@@ -216,6 +224,8 @@ impl Conductor {
             | Input::CheckDone { .. }
             | Input::Drained { .. }
             | Input::PolicyChanged(_)
+            | Input::OperatorSaid(_)
+            | Input::Lease(_)
             | Input::StopRequested => {}
         }
         self.parts.controller.handle_input(self.parts.clock.now(), input);
@@ -261,9 +271,15 @@ impl Conductor {
                 Command::Release { rung, .. } => self.release(rung),
                 Command::Remember { learned, .. } => keeping::keep(self.parts.store.as_ref(), learned),
                 Command::KeepWindows { tried, .. } => keeping::keep_tried(self.parts.store.as_ref(), tried),
+                // People hear of what is done, and nothing is.
+                Command::Notify { .. } if self.parts.config.observe => {}
+                Command::Propose { .. } => {}
                 Command::Notify { notice, reason } => {
                     let lacking = self.parts.controller.lacking(self.parts.clock.now());
                     self.parts.telling.tell(notice, reason, lacking);
+                }
+                Command::GrantRoom { .. } | Command::RefuseRoom { .. } | Command::EndLease { .. } => {
+                    self.lease_decided(command);
                 }
                 Command::Exit { .. } => self.exiting = true,
             }
@@ -277,6 +293,10 @@ impl Conductor {
         // It changes nothing, so what changed something stays in sight.
         if let Command::Remember { reason, .. } | Command::KeepWindows { reason, .. } = command {
             return tracing::debug!(message = "Learned.", %reason);
+        }
+        if let Command::Propose { from, to, reason } = command {
+            let (from, to) = (from.as_deref().unwrap_or("nothing"), to.as_deref().unwrap_or("nothing"));
+            return tracing::info!(message = "Observed: another rung would serve.", from, to, %reason);
         }
         let decision = Decision::of(self.parts.clock.now(), command);
         tracing::info!(message = "Decided.", command = decision.command, rung = decision.rung, reason = %command.reason());
@@ -317,7 +337,11 @@ impl Conductor {
     fn keep(&mut self) {
         let status = self.parts.controller.status();
         let busy = self.acting.as_ref().is_some_and(|acting| !acting.is_finished());
-        let Some(rung) = status.rung.filter(|_| status.phase == Phase::Steady && status.ours && !busy) else { return };
+        let Some(rung) =
+            status.rung.filter(|_| status.phase == Phase::Steady && status.ours && !busy && !self.parts.config.observe)
+        else {
+            return;
+        };
         let driver = Arc::clone(&self.parts.driver);
         self.acting = Some(tokio::spawn(async move {
             match driver.keep(&rung).await {
@@ -330,52 +354,6 @@ impl Conductor {
                 Ok(Kept::Again) => tracing::info!(message = "A model's stay was put right.", rung = %rung.name),
                 Ok(Kept::AsAsked | Kept::NotListed) | Err(_) => {}
             }
-        }));
-    }
-
-    /// A broken edit is told, and the old policy stays.
-    fn reload(&mut self) {
-        let Some(path) = self.parts.config.policy.clone() else { return };
-        match policy_file::read(&path) {
-            Ok(policy) if policy == *self.policy => {}
-            Ok(policy) => {
-                tracing::info!(message = "The policy was changed.", path = %path.display());
-                self.policy = Arc::new(policy);
-                self.parts.gateway.ladder(self.policy.ladder.clone());
-                self.apply_policy();
-            }
-            Err(error) => {
-                let complaint = error.to_string();
-                if self.complaint.as_ref() != Some(&complaint) {
-                    tracing::error!(message = "The edited policy cannot be used; the old one stays.", %error);
-                }
-                self.complaint = Some(complaint);
-                return;
-            }
-        }
-        self.complaint = None;
-    }
-
-    /// The policy may name models that came since the server was asked last, so it is asked before anything is chosen.
-    fn apply_policy(&mut self) {
-        // What serves by the old policy is still to be known by its name.
-        self.parts.names.send_modify(|names| {
-            for rung in &self.policy.ladder {
-                if !names.contains(&rung.model) {
-                    names.push(rung.model.clone());
-                }
-            }
-        });
-        let (driver, inputs) = (Arc::clone(&self.parts.driver), self.parts.inputs.clone());
-        let (policy, names) = (Arc::clone(&self.policy), self.parts.names.borrow().clone());
-        if let Some(earlier) = self.reloading.take() {
-            earlier.abort();
-        }
-        self.reloading = Some(tokio::spawn(async move {
-            if let Ok(Ok(facts)) = tokio::time::timeout(FACTS_MAX, server::facts(&driver, &names)).await {
-                inputs.send(Input::ModelsFound(facts)).ok();
-            }
-            inputs.send(Input::PolicyChanged(policy)).ok();
         }));
     }
 
@@ -393,6 +371,7 @@ impl Conductor {
             counters: self.parts.gateway.counters(),
             last_decision: self.last_decision.as_ref(),
         };
+        self.parts.gateway.sleeps(status.words.sleeps());
         let report = report::of(self.parts.clock.now(), status, around);
         self.parts.report.send_replace(Arc::new(report));
     }

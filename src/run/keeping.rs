@@ -5,38 +5,48 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::decide::input::Input;
 use crate::decide::stable::TriedWindows;
 use crate::footprint::sightings::Learned;
 use crate::store::error::StoreError;
+use crate::store::leases::LeaseRow;
 use crate::store::tried::Tried;
 use crate::store::{Opened, Store};
 
 /// The longest that the start, and the end, wait for the disk.
 const DISK_MAX: Duration = Duration::from_secs(3);
 
+/// What earlier runs have left, and where to keep more.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// `None` where nothing can be kept.
+    pub store: Option<Store>,
+    pub learned: Vec<Learned>,
+    pub tried: Vec<TriedWindows>,
+    pub leases: Vec<LeaseRow>,
+}
+
 /// What was learned in earlier runs, and where to keep more. What is wrong is said once.
-pub async fn open(path: Option<&Path>) -> (Option<Store>, Vec<Input>) {
+pub async fn open(path: Option<&Path>) -> Found {
     let Some(path) = path.map(Path::to_owned) else {
         tracing::warn!(
             message =
                 "Nothing says where to keep what is learned (no home folder); write `store: PATH` into the config."
         );
-        return (None, Vec::new());
+        return Found::default();
     };
     match opened(path.clone()).await {
-        Some(Ok(Opened { store, learned, tried, .. })) => {
+        Some(Ok(Opened { store, learned, tried, leases, .. })) => {
             tracing::info!(message = "What was learned is kept.", path = %path.display(), models = learned.len());
             let tried = tried.into_iter().map(of_store).collect();
-            (Some(store), vec![Input::FootprintsLearned(learned), Input::WindowsTried(tried)])
+            Found { store: Some(store), learned, tried, leases }
         }
         Some(Err(error)) => {
             tracing::warn!(message = "What was learned in earlier runs is not used, and nothing is kept.", %error);
-            (None, Vec::new())
+            Found::default()
         }
         None => {
             tracing::warn!(message = "The disk does not answer; nothing that was learned is used or kept.", path = %path.display());
-            (None, Vec::new())
+            Found::default()
         }
     }
 }

@@ -6,7 +6,11 @@ pub mod policy_file;
 pub mod trigger;
 
 mod conductor;
+mod control;
 mod keeping;
+mod leases;
+mod lock;
+mod reload;
 mod report;
 mod sampling;
 mod telling;
@@ -22,20 +26,23 @@ use tokio_util::sync::CancellationToken;
 
 use self::clock::Clock;
 use self::conductor::{Conductor, Parts};
+use self::keeping::Found;
 use self::policy_file::PolicyWatch;
 use self::server::{Listing, Watch};
 use self::telling::{HoldersSeen, Telling};
 use self::trigger::{MEMORY_PRESSURE, StallTrigger};
 use crate::act::Driver;
 use crate::act::error::ActError;
+use crate::admin::control::{Asked, WISHES_MAX};
 use crate::admin::status::StatusReport;
 use crate::admin::{self, AdminError};
 use crate::classify::tier::Machine;
 use crate::config::{Config, ServerKind};
 use crate::decide::controller::{Adopt, Controller};
 use crate::decide::input::Input;
+use crate::decide::lease::LeaseTold;
 use crate::gateway::{Event, Gateway, GatewayError, Server, waiting};
-use crate::policy::Policy;
+use crate::policy::{Policy, Rung};
 use crate::sample::gpu::Gpus;
 use crate::sample::host;
 use crate::sample::listener::ServerPlace;
@@ -67,6 +74,11 @@ pub enum RunError {
     Listen { address: SocketAddr, source: std::io::Error },
     #[error("cannot start the sampler: {source}")]
     Thread { source: std::io::Error },
+    #[error(
+        "another tierkeeper drives `{url}` already (it holds `{}`): stop that one first",
+        path.display()
+    )]
+    AlreadyDriven { url: String, path: PathBuf },
     #[error(transparent)]
     Server(#[from] ActError),
     #[error(transparent)]
@@ -83,13 +95,14 @@ pub async fn run(setup: Setup, signals: mpsc::Receiver<Signal>) -> Result<(), Ru
     let admin_listener = listen(setup.config.admin.listen).await?;
     let (report, reported) = watch::channel(Arc::new(report::starting(&setup.config)));
     let (admin_config, ending) = (setup.config.admin.clone(), CancellationToken::new());
-    let admin = admin::serve(admin_listener, reported, admin_config, ending.clone().cancelled_owned());
+    let (wishes, wished) = mpsc::channel(WISHES_MAX);
+    let admin = admin::serve(admin_listener, reported, wishes, admin_config, ending.clone().cancelled_owned());
     tokio::pin!(admin);
     tokio::select! {
         // First, so that settings that it cannot use end the run before it has begun.
         biased;
         ended = &mut admin => return ended.map_err(RunError::Admin),
-        ended = drive(setup, signals, gateway_listener, report) => ended?,
+        ended = drive(setup, signals, gateway_listener, (report, wished)) => ended?,
     }
     ending.cancel();
     admin.await.map_err(RunError::Admin)
@@ -100,7 +113,7 @@ async fn drive(
     setup: Setup,
     mut signals: mpsc::Receiver<Signal>,
     listener: TcpListener,
-    report: watch::Sender<Arc<StatusReport>>,
+    (report, wishes): (watch::Sender<Arc<StatusReport>>, mpsc::Receiver<Asked>),
 ) -> Result<(), RunError> {
     let Setup { config, policy, persona } = setup;
     let clock = Clock::start();
@@ -111,13 +124,15 @@ async fn drive(
         () = stopped(&mut signals) => return Ok(()),
         () = waiting::answer_all(&listener) => return Ok(()),
     };
+    let lock = lock::take(config.store.as_deref(), driver.url()).await;
+    let _lock = lock.map_err(|taken| RunError::AlreadyDriven { url: driver.url().to_owned(), path: taken.path })?;
     say_what_is_done(&config, &driver, &policy, adopt);
 
     let (gateway_events, gateway_told) = mpsc::unbounded_channel();
     let server = Server { kind: driver.kind(), url: driver.url().to_owned() };
     let woken = tokio::spawn(wake_for_stalls(gateway_events.clone()));
     let gateway = Gateway::new(&config.gateway, server, gateway_events)?;
-    gateway.ladder(policy.ladder.clone());
+    gateway.ladder(passed_on(&config, &policy));
     let gateway_ending = CancellationToken::new();
     let serving = gateway.clone().serve(listener, gateway_ending.clone().cancelled_owned(), config.stop_grace);
     let serving = tokio::spawn(serving);
@@ -138,13 +153,16 @@ async fn drive(
     let holders = HoldersSeen::default();
     let jobs = sampling::start(sampler(&config, &driver), machine, clock, inputs.clone(), Arc::clone(&holders));
     let jobs = jobs.map_err(|source| RunError::Thread { source })?;
-    let (store, learned) = keeping::open(config.store.as_deref()).await;
-    learned.into_iter().for_each(|learned| drop(inputs.send(learned)));
+    let Found { store, learned, tried, leases } = keeping::open(config.store.as_deref()).await;
+    inputs.send(Input::FootprintsLearned(learned)).ok();
+    inputs.send(Input::WindowsTried(tried)).ok();
+    inputs.send(Input::Lease(LeaseTold::Kept(leases::kept(leases)))).ok();
 
     // Only now, so that the server is heard of after all that was known before it.
     let watching = tokio::spawn(watching.run());
     let policy = Arc::new(policy);
     let controller = Controller::new(clock.now(), Arc::clone(&policy), adopt);
+    let controller = if config.observe { controller.observing() } else { controller };
     let policy_watch = PolicyWatch::of(config.policy.as_deref());
     let parts = Parts {
         controller,
@@ -157,6 +175,7 @@ async fn drive(
         names,
         jobs,
         inputs,
+        wishes,
         report,
         store,
         policy_watch,
@@ -167,6 +186,11 @@ async fn drive(
     watching.abort();
     woken.abort();
     Ok(())
+}
+
+/// The rungs whose names stand for whichever serves. In a dry run a request goes where its client wants it to go.
+fn passed_on(config: &Config, policy: &Policy) -> Vec<Arc<Rung>> {
+    if config.observe { Vec::new() } else { policy.ladder.clone() }
 }
 
 /// A sample is wanted at once when programs begin to wait for memory, as before a reply.
@@ -248,6 +272,11 @@ fn say_what_is_done(config: &Config, driver: &Driver, policy: &Policy, adopt: Ad
         );
     }
     tracing::info!(message = host::view::view(Path::new("/")).sentence());
+    if config.observe {
+        tracing::info!(
+            message = "This is a dry run: what would be done is told here and in the status, and nothing is touched."
+        );
+    }
     if let Some(pretend) = config.pretend {
         let said = |amount: Option<Bytes>| amount.map_or("as it is".to_owned(), |amount| amount.to_string());
         let (memory, vram) = (said(pretend.memory), said(pretend.vram));

@@ -3,15 +3,21 @@
 use std::collections::BTreeMap;
 
 use crate::act::Driver;
-use crate::admin::status::{DecisionReport, PoolReport, PretendReport, ServerReport, StatusReport};
+use crate::admin::status::{
+    DecisionReport, LeaseReport, PinReport, PoolReport, PretendReport, ProposalReport, ServerReport, StatusReport,
+    StayReport, WordReport,
+};
 use crate::classify::tier::TierFound;
 use crate::classify::{Level, OwnSource, Pool, PoolAssessment};
 use crate::config::{Config, Pretend};
 use crate::decide::command::Command;
 use crate::decide::controller::Status;
+use crate::decide::lease::Lease;
 use crate::decide::modifier::Modifier;
+use crate::decide::observe::Proposal;
 use crate::decide::phase::Phase;
 use crate::decide::reason::Reason;
+use crate::decide::word::{Pin, Stay};
 use crate::gateway::record::Counters;
 use crate::units::{Moment, Permille, Span};
 
@@ -39,6 +45,10 @@ impl Decision {
             Command::Remember { .. } => ("remember", None),
             Command::KeepWindows { .. } => ("keep_windows", None),
             Command::Notify { .. } => ("notify", None),
+            Command::GrantRoom { .. } => ("grant_room", None),
+            Command::RefuseRoom { .. } => ("refuse_room", None),
+            Command::EndLease { .. } => ("end_lease", None),
+            Command::Propose { .. } => ("propose", None),
             Command::Exit { .. } => ("exit", None),
         };
         Decision { at, command: name, rung: rung.map(|rung| rung.name.clone()), reason: command.reason().clone() }
@@ -75,6 +85,9 @@ pub fn starting(config: &Config) -> StatusReport {
         held: 0,
         pools: BTreeMap::new(),
         last_decision: None,
+        would: None,
+        word: WordReport::default(),
+        leases: Vec::new(),
         server: None,
         pretend: config.pretend.map(|pretend| pretended(pretend, None)),
         counters: BTreeMap::new(),
@@ -99,6 +112,14 @@ pub fn of(now: Moment, status: Status, around: Around<'_>) -> StatusReport {
         text: decision.reason.to_string(),
     };
     let pretend = around.config.pretend;
+    let word = word(now, &status);
+    let leases = leases(now, &status);
+    let would = status.proposal.clone().map(|Proposal { from, to, reason }| ProposalReport {
+        from,
+        to,
+        text: reason.to_string(),
+        reason,
+    });
     StatusReport {
         uptime_ms: Span(now.0),
         phase: status.phase,
@@ -112,11 +133,35 @@ pub fn of(now: Moment, status: Status, around: Around<'_>) -> StatusReport {
         held: status.traffic.held,
         pools: status.assessment.pools().map(pool).collect(),
         last_decision: around.last_decision.map(decision),
+        would,
+        word,
+        leases,
         server: Some(ServerReport { kind: around.driver.kind(), version: around.server_version }),
         pretend: pretend.map(|pretend| pretended(pretend, around.host_use)),
         counters: counted(around.counters),
         ..starting(around.config)
     }
+}
+
+/// What the operator has said, as far as it is not over.
+pub fn word(now: Moment, status: &Status) -> WordReport {
+    let left = |at: Option<Moment>| at.map(|at| at.since(now));
+    let stay = |stay: Stay| StayReport { ends_in_ms: left(stay.until), rests_for_ms: left(stay.rests_until) };
+    let serves = |rung: &str| status.rung.as_ref().is_some_and(|serving| serving.name == rung);
+    let pin = |pin: &Pin| PinReport { rung: pin.rung.clone(), serves: serves(&pin.rung), stay: stay(pin.stay) };
+    WordReport { pin: status.words.pin.as_ref().map(pin), sleep: status.words.sleep.map(stay) }
+}
+
+fn leases(now: Moment, status: &Status) -> Vec<LeaseReport> {
+    let lease = |(id, lease): (&u64, &Lease)| LeaseReport {
+        id: *id,
+        memory: lease.room.memory,
+        vram: lease.room.vram,
+        granted: lease.making_until.is_none(),
+        ends_in_ms: lease.until.map(|until| until.since(now)),
+        renew_within_ms: lease.renew_within,
+    };
+    status.leases.all.iter().map(lease).collect()
 }
 
 fn pretended(pretend: Pretend, host_use: Option<Permille>) -> PretendReport {

@@ -100,6 +100,10 @@ impl Outcome {
             | Command::Release { .. }
             | Command::Remember { .. }
             | Command::KeepWindows { .. }
+            | Command::GrantRoom { .. }
+            | Command::RefuseRoom { .. }
+            | Command::EndLease { .. }
+            | Command::Propose { .. }
             | Command::Exit { .. } => {}
         }
     }

@@ -190,6 +190,10 @@ impl World {
             | Command::Remember { .. }
             | Command::KeepWindows { .. }
             | Command::Notify { .. }
+            | Command::Propose { .. }
+            | Command::GrantRoom { .. }
+            | Command::RefuseRoom { .. }
+            | Command::EndLease { .. }
             | Command::Exit { .. } => {}
         }
     }

@@ -28,7 +28,7 @@ const ASIDE_MAX: u32 = 100;
 
 #[derive(Debug)]
 pub(super) struct File {
-    database: Connection,
+    pub(super) database: Connection,
 }
 
 impl File {
@@ -46,6 +46,7 @@ impl File {
         database.pragma_update(None, "synchronous", "normal").map_err(at)?;
         database.pragma_update(None, "foreign_keys", true).map_err(at)?;
         migrate(&mut database).map_err(at)?;
+        database.execute(super::leases::TABLE, []).map_err(at)?;
         // Also tells at once where nothing can be written, and not at the first value.
         database.execute(FORGET, params![MODELS_MAX]).map_err(at)?;
         Ok(File { database })
@@ -115,7 +116,7 @@ impl File {
         tried::write(&mut self.database, tried)
     }
 
-    fn path(&self) -> PathBuf {
+    pub(super) fn path(&self) -> PathBuf {
         self.database.path().map(PathBuf::from).unwrap_or_default()
     }
 }

@@ -8,6 +8,7 @@
 //! `BUSY_MAX`); of two values under one key the later one stays.
 
 pub mod error;
+pub mod leases;
 pub mod speed;
 pub mod tried;
 
@@ -22,6 +23,7 @@ use std::time::Duration;
 
 use self::error::StoreError;
 use self::file::File;
+use self::leases::LeaseRow;
 use self::queue::Queue;
 use self::speed::Measured;
 use self::tried::Tried;
@@ -38,6 +40,9 @@ enum Value {
     Learned(Learned),
     Measured(Measured),
     Tried(Tried),
+    Lease(LeaseRow),
+    /// A lease that is over, by its number.
+    LeaseOver(u64),
 }
 
 /// The file, and the thread that writes it. Dropping it writes what still waits.
@@ -55,6 +60,8 @@ pub struct Opened {
     pub learned: Vec<Learned>,
     /// What the stable times that were tried have been worth.
     pub tried: Vec<Tried>,
+    /// Also such as are over by now.
+    pub leases: Vec<LeaseRow>,
     /// Where a file that could not be read was put.
     pub set_aside: Option<std::path::PathBuf>,
 }
@@ -70,13 +77,13 @@ impl Store {
             }
             opened => (opened?, None),
         };
-        let (learned, tried) = (file.learned()?, file.tried()?);
+        let (learned, tried, leases) = (file.learned()?, file.tried()?, file.leases()?);
         let (queue, failed) = (Arc::new(Queue::new(WAITING_MAX)), Arc::new(AtomicU64::new(0)));
         let (taken, counted) = (Arc::clone(&queue), Arc::clone(&failed));
         let thread =
             std::thread::Builder::new().name("store".to_owned()).spawn(move || write_all(file, &taken, &counted));
         let thread = thread.map_err(|source| StoreError::Thread { source })?;
-        Ok(Opened { store: Store { queue, failed, thread: Some(thread) }, learned, tried, set_aside })
+        Ok(Opened { store: Store { queue, failed, thread: Some(thread) }, learned, tried, leases, set_aside })
     }
 
     /// Keeps what was learned of a model, in place of what was kept under its key. It never waits.
@@ -92,6 +99,15 @@ impl Store {
     /// Keeps how quick a model was measured to be. It never waits.
     pub fn remember_speed(&self, measured: Measured) {
         self.queue.put(Value::Measured(measured));
+    }
+
+    /// Keeps a lease until it is forgotten. It never waits.
+    pub fn keep_lease(&self, lease: LeaseRow) {
+        self.queue.put(Value::Lease(lease));
+    }
+
+    pub fn forget_lease(&self, id: u64) {
+        self.queue.put(Value::LeaseOver(id));
     }
 
     /// Values that were dropped because too many waited, and values that could not be written.
@@ -117,6 +133,8 @@ fn write_all(mut file: File, queue: &Queue<Value>, failed: &AtomicU64) {
             Value::Learned(learned) => file.write_learned(learned),
             Value::Measured(measured) => file.write_measured(measured),
             Value::Tried(tried) => file.write_tried(tried),
+            Value::Lease(lease) => file.write_lease(lease),
+            Value::LeaseOver(id) => file.forget_lease(*id),
         };
         match written {
             Ok(()) => said = false,

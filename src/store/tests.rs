@@ -58,6 +58,31 @@ fn what_was_learned_is_there_in_the_next_run() {
 }
 
 #[test]
+fn a_lease_is_there_in_the_next_run_until_it_is_over() {
+    let (_folder, path) = folder();
+    let lease = |id, ends_unix_ms, renew_within| LeaseRow {
+        id,
+        memory: Bytes::gib(1),
+        vram: Bytes::mib(5),
+        others_memory: Bytes::gib(3),
+        others_vram: Bytes::ZERO,
+        ends_unix_ms,
+        renew_within,
+    };
+    let first = opened(&path);
+    assert_eq!(first.leases, []);
+    let (timed, renewed) = (lease(1, Some(1_764_000_000_000), None), lease(2, None, Some(Span::seconds(30))));
+    [timed, renewed, lease(3, None, None)].into_iter().for_each(|lease| first.store.keep_lease(lease));
+    first.store.forget_lease(3);
+    drop(first.store);
+    let second = opened(&path);
+    assert_eq!(second.leases, [timed, renewed]);
+    second.store.forget_lease(1);
+    drop(second.store);
+    assert_eq!(opened(&path).leases, [renewed]);
+}
+
+#[test]
 fn it_can_be_asked_by_hand_in_words_and_units() {
     let (_folder, path) = folder();
     let store = opened(&path).store;

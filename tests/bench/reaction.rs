@@ -127,6 +127,10 @@ fn first_command(clock: Clock, mut sampler: Sampler, capacity: Bytes, bound: Byt
                 | Command::Release { .. }
                 | Command::Remember { .. }
                 | Command::KeepWindows { .. }
+                | Command::GrantRoom { .. }
+                | Command::RefuseRoom { .. }
+                | Command::EndLease { .. }
+                | Command::Propose { .. }
                 | Command::Notify { .. }
                 | Command::Exit { .. } => {}
             }

@@ -263,6 +263,10 @@ impl Rig {
                 | Command::Release { .. }
                 | Command::Remember { .. }
                 | Command::KeepWindows { .. }
+                | Command::GrantRoom { .. }
+                | Command::RefuseRoom { .. }
+                | Command::EndLease { .. }
+                | Command::Propose { .. }
                 | Command::Exit { .. } => {}
             }
         }

@@ -23,6 +23,7 @@ mod commands;
 mod edits;
 mod graphics;
 mod loads;
+mod operator;
 mod pressure;
 mod server;
 mod start;

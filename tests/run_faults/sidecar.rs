@@ -29,6 +29,8 @@ pub(crate) struct Plan {
     pub(crate) stop_grace: Option<&'static str>,
     /// NVIDIA's library.
     pub(crate) nvml: Option<PathBuf>,
+    /// A dry run.
+    pub(crate) observe: bool,
 }
 
 /// A policy over these models, best first, that climbs soon.
@@ -77,6 +79,9 @@ impl Sidecar {
         if let Some(library) = &plan.nvml {
             writeln!(config, "sampling: {{ nvml: \"{}\" }}", library.display()).unwrap();
         }
+        if plan.observe {
+            config.push_str("observe: true\n");
+        }
         if let Some(url) = &plan.webhook {
             writeln!(config, "tell: {{ webhooks: [ {{ url: \"{url}\", format: generic, allow_private: true }} ] }}")
                 .unwrap();
@@ -106,6 +111,16 @@ impl Sidecar {
             log,
             client: plain_client(),
         }
+    }
+
+    /// One that has ended is started once more, with what it kept.
+    pub(crate) fn again(self) -> Self {
+        let address = |url: &str| url.trim_start_matches("http://").to_owned();
+        let (gateway, admin) = (address(&self.gateway), address(&self.admin));
+        let mut command = tierkeeper(self.folder.path());
+        command.arg("run").arg("--config").arg(self.folder.path().join("config.yaml"));
+        command.arg("--policy").arg(self.policy_file());
+        Sidecar::spawn(command, self.folder, gateway, admin)
     }
 
     pub(crate) fn policy_file(&self) -> PathBuf {

@@ -8,8 +8,10 @@ use proptest::prelude::*;
 use super::command::Command;
 use super::controller::{Adopt, Controller};
 use super::input::{Input, ModelFacts, Placed, ServerFacts};
+use super::lease::LeaseTold;
 use super::notice::Notice;
 use super::phase::Phase;
+use super::word::Said;
 use crate::classify::tier::Machine;
 use crate::footprint::cpu::Cpu;
 use crate::footprint::formula::Plan;
@@ -20,7 +22,7 @@ use crate::footprint::shape::Shape;
 use crate::footprint::show::Shown;
 use crate::footprint::sightings::Learned;
 use crate::footprint::{Footprint, Sizing};
-use crate::policy::{AtDeadline, Policy, Rung, WhenNothingFits};
+use crate::policy::{Amounts, AtDeadline, Policy, Rung, WhenNothingFits};
 use crate::sample::{CgroupReading, ProcessMemory, Reading, Resident, ResidentState, Sample, Thrash, Traffic};
 use crate::units::{Bytes, Moment, Permille, Span};
 
@@ -28,6 +30,9 @@ mod beside;
 mod news;
 mod phases;
 mod truth;
+mod word;
+mod lease;
+mod observe;
 
 const SIZES: [(&str, u64); 3] = [("large", 12), ("medium", 6), ("small", 2)];
 
@@ -62,7 +67,7 @@ fn facts() -> ServerFacts {
 }
 
 /// What happens in the world between two looks at the Controller.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Event {
     /// Others now hold so many GiB.
     Foreign(u64),
@@ -78,6 +83,8 @@ pub(super) enum Event {
     ServerDies,
     ServerReturns,
     PolicyAgain,
+    Says(Said),
+    Lease(LeaseTold),
     Stop,
 }
 
@@ -92,7 +99,34 @@ fn event() -> impl Strategy<Value = Event> {
         1 => Just(Event::ServerDies),
         2 => Just(Event::ServerReturns),
         1 => Just(Event::PolicyAgain),
+        2 => said().prop_map(Event::Says),
+        2 => lease().prop_map(Event::Lease),
         (1) => Just(Event::Stop),
+    ]
+}
+
+fn said() -> impl Strategy<Value = Said> {
+    let lasts = || proptest::option::of((1_u64..100_000).prop_map(Span::ms));
+    let pin = |(index, lasts): (usize, _)| Said::Pin { rung: SIZES[index].0.to_owned(), lasts };
+    prop_oneof![
+        (0..SIZES.len(), lasts()).prop_map(pin),
+        lasts().prop_map(|lasts| Said::Sleep { lasts }),
+        lasts().prop_map(|lasts| Said::Wake { lasts }),
+        lasts().prop_map(|lasts| Said::Resume { lasts }),
+    ]
+}
+
+fn lease() -> impl Strategy<Value = LeaseTold> {
+    let asked = |(id, gib, ms): (u64, u64, u64)| LeaseTold::Asked {
+        id,
+        room: Amounts { memory: Bytes::gib(gib), vram: Bytes::ZERO },
+        lasts: Some(Span::ms(ms)),
+        renew_within: (ms % 3 == 0).then_some(Span::seconds(30)),
+    };
+    prop_oneof![
+        3 => (0_u64..3, 0_u64..24, 1_u64..100_000).prop_map(asked),
+        1 => (0_u64..3).prop_map(|id| LeaseTold::Returned { id }),
+        1 => (0_u64..3).prop_map(|id| LeaseTold::Renewed { id }),
     ]
 }
 
@@ -144,6 +178,11 @@ pub(super) struct Rig {
     /// There is a GPU whose driver does not answer.
     gpu_unread: bool,
     told: Vec<(Notice, String)>,
+    /// What was said of leases.
+    leases: Vec<Command>,
+    proposals: Vec<Command>,
+    /// Commands that change something of the server or the gates.
+    touched: usize,
 }
 
 impl Rig {
@@ -189,6 +228,9 @@ impl Rig {
             vram_hidden: false,
             gpu_unread: false,
             told: Vec::new(),
+            leases: Vec::new(),
+            proposals: Vec::new(),
+            touched: 0,
         };
         rig.tell(Input::MachineFound(Machine { memory: Bytes::gib(24), cores: 8, vram: Bytes::ZERO }));
         rig.tell(Input::FootprintsLearned(learned));
@@ -208,6 +250,25 @@ impl Rig {
             if let Command::Load { rung, .. } = &command {
                 self.loads.push(rung.name.clone());
             }
+            let only_tells = match &command {
+                Command::TakeSample { .. }
+                | Command::Publish { .. }
+                | Command::Remember { .. }
+                | Command::Notify { .. }
+                | Command::GrantRoom { .. }
+                | Command::RefuseRoom { .. }
+                | Command::EndLease { .. }
+                | Command::Propose { .. }
+                | Command::Exit { .. } => true,
+                Command::Load { .. }
+                | Command::CancelLoad { .. }
+                | Command::Unload { .. }
+                | Command::Check { .. }
+                | Command::Close { .. }
+                | Command::Cut { .. }
+                | Command::Release { .. } => false,
+            };
+            self.touched += usize::from(!only_tells);
             match &command {
                 Command::TakeSample { .. } => self.sampling += 1,
                 Command::Load { .. } | Command::Unload { .. } | Command::Check { .. } => self.asked = Some(command),
@@ -226,6 +287,10 @@ impl Rig {
                 Command::Exit { .. } => self.exited = true,
                 Command::Remember { learned, .. } => self.remembered.push(learned.clone()),
                 Command::Notify { notice, reason } => self.told.push((notice.clone(), reason.to_string())),
+                Command::GrantRoom { .. } | Command::RefuseRoom { .. } | Command::EndLease { .. } => {
+                    self.leases.push(command)
+                }
+                Command::Propose { .. } => self.proposals.push(command),
                 Command::Release { .. } | Command::KeepWindows { .. } => {}
             }
         }
@@ -256,6 +321,10 @@ impl Rig {
             | Command::Remember { .. }
             | Command::KeepWindows { .. }
             | Command::Notify { .. }
+            | Command::Propose { .. }
+            | Command::GrantRoom { .. }
+            | Command::RefuseRoom { .. }
+            | Command::EndLease { .. }
             | Command::Exit { .. } => {}
         }
     }
@@ -334,6 +403,10 @@ impl Rig {
             | Command::Remember { .. }
             | Command::Notify { .. }
             | Command::KeepWindows { .. }
+            | Command::Propose { .. }
+            | Command::GrantRoom { .. }
+            | Command::RefuseRoom { .. }
+            | Command::EndLease { .. }
             | Command::Exit { .. } => unreachable!("only questions are kept"),
         };
         self.tell(input);
@@ -395,6 +468,8 @@ impl Rig {
             }
             Event::ServerDies | Event::ServerReturns => {}
             Event::PolicyAgain => self.tell(Input::PolicyChanged(Arc::clone(&self.policy))),
+            Event::Says(said) => self.tell(Input::OperatorSaid(said)),
+            Event::Lease(told) => self.tell(Input::Lease(told)),
             Event::Stop => self.tell(Input::StopRequested),
         }
         if let Some(open) = self.open.first() {
@@ -452,6 +527,7 @@ proptest! {
         }
         (rig.foreign, rig.in_flight, rig.readable) = (1, 0, true);
         rig.step(Event::ServerReturns);
+        rig.step(Event::Says(Said::Resume { lasts: None }));
         for _ in 0..12_000 {
             rig.step(Event::ReplyEnds);
             rig.step(Event::Answer { fails: false });

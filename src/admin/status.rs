@@ -208,7 +208,7 @@ fn situation(report: &StatusReport) -> (&'static str, String) {
 /// What the operator has said, in the words of the commands.
 pub fn word_lines<'a>(word: &WordReport) -> Vec<(&'a str, String)> {
     let pin = word.pin.as_ref().map(|pin| {
-        let fits = if pin.serves || word.sleep.is_some() { "" } else { ", which does not serve now" };
+        let fits = if pin.serves || word.sleep.is_some() { "" } else { ", which does not serve yet" };
         ("pin", format!("{}{}{fits}", pin.rung, lasting(&pin.stay)))
     });
     let sleep = word.sleep.map(|stay| ("sleep", format!("holds no model{}", lasting(&stay))));

@@ -42,6 +42,7 @@ impl Controller {
             None => self.timers.stop(Timer::Word),
         }
         self.heed(now);
+        self.tell_proposal();
     }
 
     /// Does at once what can be done now; what is being changed is turned to it at its next step.

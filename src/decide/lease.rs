@@ -126,7 +126,9 @@ impl Leases {
     /// Takes out those that are over.
     pub(super) fn take_over(&mut self, now: Moment) -> Vec<(u64, LeaseEnd)> {
         let over: Vec<_> = self.all.iter().filter_map(|(id, lease)| Some((*id, lease.end(now)?))).collect();
-        over.iter().for_each(|(id, _)| drop(self.all.remove(id)));
+        for (id, _) in &over {
+            self.all.remove(id);
+        }
         over
     }
 

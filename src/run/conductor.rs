@@ -291,7 +291,7 @@ impl Conductor {
         }
         if let Command::Propose { from, to, reason } = command {
             let (from, to) = (from.as_deref().unwrap_or("nothing"), to.as_deref().unwrap_or("nothing"));
-            tracing::info!(message = "Observed: another rung would serve.", from, to, %reason);
+            return tracing::info!(message = "Observed: another rung would serve.", from, to, %reason);
         }
         let decision = Decision::of(self.parts.clock.now(), command);
         tracing::info!(message = "Decided.", command = decision.command, rung = decision.rung, reason = %command.reason());

@@ -254,6 +254,7 @@ impl Rig {
                 Command::TakeSample { .. }
                 | Command::Publish { .. }
                 | Command::Remember { .. }
+                | Command::KeepWindows { .. }
                 | Command::Notify { .. }
                 | Command::GrantRoom { .. }
                 | Command::RefuseRoom { .. }

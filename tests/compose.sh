@@ -13,6 +13,9 @@ version=v2.16.2
 
 if docker compose version >/dev/null 2>&1; then
     load() { for file; do set -- "$@" -f "$file"; shift; done; docker compose "$@" config --format json; }
+elif ! [ -x "$target/compose-go-$version/cmd" ] && ! command -v go >/dev/null; then
+    echo "neither Docker Compose nor Go is here: on Debian 13, apt-get install golang-go" >&2
+    exit 3
 else
     loader="$target/compose-go-$version/cmd"
     [ -x "$loader" ] || GOBIN=$(dirname "$loader") go install "github.com/compose-spec/compose-go/v2/cmd@$version"

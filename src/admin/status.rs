@@ -163,7 +163,7 @@ fn coarse(span: Span) -> String {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
 
     pub fn report() -> StatusReport {

@@ -8,6 +8,7 @@ pub mod demo;
 
 mod doctor;
 mod calibrate;
+mod messages;
 mod persona;
 mod run;
 mod simulate;
@@ -62,6 +63,11 @@ enum Command {
     Doctor(DriveArgs),
     /// Load each rung once, measure what it takes and how quick it is, and keep it for `run`. Not beside a running sidecar.
     Calibrate(CalibrateArgs),
+    /// Look at what was told to people, and what came of it.
+    Messages {
+        #[command(subcommand)]
+        command: MessagesCommand,
+    },
     /// Show what the running sidecar sees and does.
     Status {
         /// One JSON object instead of lines for people.
@@ -86,6 +92,7 @@ impl Command {
             | Command::Test { .. }
             | Command::Simulate(_)
             | Command::Doctor(_)
+            | Command::Messages { .. }
             | Command::Status { .. }
             | Command::Healthcheck { .. } => true,
             Command::Run(_) | Command::Demo(_) | Command::Calibrate(_) => false,
@@ -102,6 +109,18 @@ enum PersonaCommand {
         /// The config file.
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum MessagesCommand {
+    /// How often there was room after each variant of a suggestion, and how often where it was withheld.
+    Report {
+        /// One JSON object instead of lines for people.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        place: PlaceArgs,
     },
 }
 
@@ -172,6 +191,7 @@ pub fn main() -> ExitCode {
         Command::Simulate(args) => simulate::simulate(&args),
         Command::Doctor(args) => doctor::doctor(args),
         Command::Calibrate(args) => calibrate::calibrate(args),
+        Command::Messages { command: MessagesCommand::Report { json, place } } => messages::messages(place, json),
         Command::Status { json, place } => status::status(place, json),
         Command::Healthcheck { place } => status::healthcheck(place),
     }

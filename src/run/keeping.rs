@@ -2,44 +2,68 @@
 //!
 //! A disk may hang, and a file may be of no use. Neither keeps the program from its work: it learns anew.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::outbox::Kit;
 use crate::footprint::sightings::Learned;
 use crate::store::error::StoreError;
-use crate::store::{Opened, Store};
+use crate::store::{self, Store, suggestions};
+use crate::tell::experiment::Tally;
 
 /// The longest that the start, and the end, wait for the disk.
 const DISK_MAX: Duration = Duration::from_secs(3);
 
+/// What there is of earlier runs.
+pub struct Opened {
+    pub store: Option<Store>,
+    pub learned: Vec<Learned>,
+    pub outbox: Kit,
+    /// What came of each variant of what was asked of people.
+    pub tallies: BTreeMap<String, Tally>,
+}
+
+impl Opened {
+    fn nothing() -> Self {
+        Opened { store: None, learned: Vec::new(), outbox: Kit::without_store(), tallies: BTreeMap::new() }
+    }
+}
+
 /// What was learned in earlier runs, and where to keep more. What is wrong is said once.
-pub async fn open(path: Option<&Path>) -> (Option<Store>, Vec<Learned>) {
+pub async fn open(path: Option<&Path>) -> Opened {
     let Some(path) = path.map(Path::to_owned) else {
         tracing::warn!(
             message =
                 "Nothing says where to keep what is learned (no home folder); write `store: PATH` into the config."
         );
-        return (None, Vec::new());
+        return Opened::nothing();
     };
     match opened(path.clone()).await {
-        Some(Ok(Opened { store, learned, .. })) => {
+        Some(Ok(store::Opened { store, learned, outbox, suggestions, .. })) => {
             tracing::info!(message = "What was learned is kept.", path = %path.display(), models = learned.len());
-            (Some(store), learned)
+            let outbox = Kit::new(store.messages(), outbox, &path);
+            let tallies = suggestions.into_iter().filter_map(tally).collect();
+            Opened { store: Some(store), learned, outbox, tallies }
         }
         Some(Err(error)) => {
             tracing::warn!(message = "What was learned in earlier runs is not used, and nothing is kept.", %error);
-            (None, Vec::new())
+            Opened::nothing()
         }
         None => {
             tracing::warn!(message = "The disk does not answer; nothing that was learned is used or kept.", path = %path.display());
-            (None, Vec::new())
+            Opened::nothing()
         }
     }
 }
 
-async fn opened(path: PathBuf) -> Option<Result<Opened, StoreError>> {
+async fn opened(path: PathBuf) -> Option<Result<store::Opened, StoreError>> {
     let opening = tokio::task::spawn_blocking(move || Store::open(&path));
     tokio::time::timeout(DISK_MAX, opening).await.ok()?.ok()
+}
+
+fn tally(one: suggestions::Tally) -> Option<(String, Tally)> {
+    Some((one.variant?, Tally { told: one.known, room: one.followed }))
 }
 
 /// Never waits.

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use super::outcomes::pool_name;
 use crate::act::Driver;
 use crate::admin::status::{DecisionReport, PoolReport, PretendReport, ServerReport, StatusReport};
 use crate::classify::tier::TierFound;
-use crate::classify::{Level, OwnSource, Pool, PoolAssessment};
+use crate::classify::{Level, OwnSource, PoolAssessment};
 use crate::config::{Config, Pretend};
 use crate::decide::command::Command;
 use crate::decide::controller::Status;
@@ -123,11 +124,7 @@ fn pretended(pretend: Pretend, host_use: Option<Permille>) -> PretendReport {
 }
 
 fn pool(pool: &PoolAssessment) -> (String, PoolReport) {
-    let name = match pool.pool {
-        Pool::Ram => "memory",
-        Pool::Vram => "vram",
-        Pool::Cgroup => "cgroup",
-    };
+    let name = pool_name(pool.pool);
     let own_source = match pool.own_source {
         OwnSource::Measured => "measured",
         OwnSource::Ledger => "ledger",

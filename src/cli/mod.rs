@@ -68,6 +68,13 @@ enum Command {
         #[command(subcommand)]
         command: MessagesCommand,
     },
+    /// Say that you have seen what was asked of you, so that it counts in `messages report`.
+    Ack {
+        /// The id of the message, as the log and receivers have it; the last one if left out.
+        id: Option<String>,
+        #[command(flatten)]
+        place: PlaceArgs,
+    },
     /// Show what the running sidecar sees and does.
     Status {
         /// One JSON object instead of lines for people.
@@ -93,6 +100,7 @@ impl Command {
             | Command::Simulate(_)
             | Command::Doctor(_)
             | Command::Messages { .. }
+            | Command::Ack { .. }
             | Command::Status { .. }
             | Command::Healthcheck { .. } => true,
             Command::Run(_) | Command::Demo(_) | Command::Calibrate(_) => false,
@@ -191,6 +199,7 @@ pub fn main() -> ExitCode {
         Command::Simulate(args) => simulate::simulate(&args),
         Command::Doctor(args) => doctor::doctor(args),
         Command::Calibrate(args) => calibrate::calibrate(args),
+        Command::Ack { id, place } => messages::ack(place, id.as_deref()),
         Command::Messages { command: MessagesCommand::Report { json, place } } => messages::messages(place, json),
         Command::Status { json, place } => status::status(place, json),
         Command::Healthcheck { place } => status::healthcheck(place),

@@ -112,7 +112,7 @@ async fn drive(
     // Held until the end of the run.
     let _lock = outbox.lock;
     let suggestions = store.as_ref().map(Store::suggestions);
-    let outcomes = Outcomes::start(suggestions, report.subscribe(), config.tell.experiments.within);
+    let outcomes = Outcomes::start(suggestions, report.subscribe(), config.tell.experiments.within, outcomes::here());
     let (notebook, left) = (Arc::new(outcomes), outbox.left);
     let teller = Teller::with_memory(&config.tell, persona, Memory { outbox: outbox.outbox, left, notebook, tallies })?;
     let adopt = if policy.is_some() { Adopt::Ladder } else { Adopt::OwnLoads };

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use rusqlite::{Connection, OpenFlags, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
 use super::error::StoreError;
 use super::file::{signed, told};
@@ -37,8 +37,6 @@ pub enum What {
     /// A program that was named is gone.
     Program,
     Nothing,
-    /// Somebody said that they have seen it.
-    Ack,
 }
 
 /// What came of a variant; or, where `variant` is absent, of what was withheld of that event.
@@ -71,6 +69,22 @@ pub fn read(path: &Path) -> Result<Vec<Tally>, StoreError> {
         return Ok(Vec::new());
     }
     tallies(&database).map_err(at)
+}
+
+/// Notes that somebody has seen a suggestion, or the last one that was told, and says which it was. `None` where there is
+/// no such one.
+pub fn ack(path: &Path, id: Option<&str>) -> Result<Option<String>, StoreError> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    let at = |error: rusqlite::Error| told(path, &error);
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let database = Connection::open_with_flags(path, flags).map_err(at)?;
+    database.busy_timeout(super::BUSY_MAX).map_err(at)?;
+    let set = "UPDATE suggestions SET acked_after_ms = coalesce(acked_after_ms, max(0, unixepoch() * 1000 - asked_unix_ms)) \
+               WHERE id = coalesce(?1, (SELECT id FROM suggestions WHERE text IS NOT NULL ORDER BY asked_unix_ms DESC, id LIMIT 1)) \
+               AND text IS NOT NULL RETURNING id";
+    database.query_row(set, [id], |row| row.get(0)).optional().map_err(at)
 }
 
 pub(super) fn tallies(database: &Connection) -> rusqlite::Result<Vec<Tally>> {
@@ -111,10 +125,6 @@ pub(super) fn write_outcome(database: &Connection, outcome: &Outcome) -> rusqlit
         What::Room => "room",
         What::Program => "program",
         What::Nothing => "nothing",
-        What::Ack => {
-            let set = "UPDATE suggestions SET acked_after_ms = ?2 WHERE id = ?1 AND acked_after_ms IS NULL";
-            return database.execute(set, params![outcome.id, after]).map(drop);
-        }
     };
     let set = "UPDATE suggestions SET outcome = ?2, outcome_after_ms = ?3 WHERE id = ?1 AND outcome IS NULL";
     database.execute(set, params![outcome.id, name, after]).map(drop)

@@ -240,3 +240,42 @@ fn on_a_full_disk_whoever_asks_hears_of_it_and_when_there_is_room_it_goes_on() {
     let left = opened(&path).outbox.rows;
     assert_eq!(left.iter().map(|row| row.id.as_str()).collect::<Vec<_>>(), ["30"]);
 }
+
+#[test]
+fn what_was_asked_is_counted_by_variant_and_what_somebody_has_seen_too() {
+    use super::suggestions::{Outcome, Suggestion, What, ack, read};
+    let (_folder, path) = folder();
+    assert_eq!((read(&path).unwrap(), ack(&path, None).unwrap()), (vec![], None), "there is no file yet");
+    let store = opened(&path).store;
+    assert_eq!(ack(&path, None).unwrap(), None);
+    for (number, (variant, text)) in
+        [("a", Some("old")), ("a", Some("new")), ("b", Some("b")), ("b", None)].iter().enumerate()
+    {
+        store.suggestions().asked(Suggestion {
+            id: format!("id-{number}"),
+            asked_unix_ms: number as u64,
+            event: "suggested".to_owned(),
+            persona: "Mai".to_owned(),
+            variant: (*variant).to_owned(),
+            text: text.map(str::to_owned),
+        });
+    }
+    for (id, what) in [("id-0", What::Room), ("id-0", What::Nothing), ("id-1", What::Nothing), ("id-3", What::Program)]
+    {
+        store.suggestions().came(Outcome { id: id.to_owned(), what, after_ms: 7 });
+    }
+    drop(store);
+    assert_eq!(ack(&path, None).unwrap().as_deref(), Some("id-2"), "the last one that was told");
+    assert_eq!(ack(&path, Some("id-2")).unwrap().as_deref(), Some("id-2"), "twice is once");
+    assert_eq!(ack(&path, Some("id-3")).unwrap(), None, "nobody can have seen what was withheld");
+    assert_eq!(ack(&path, Some("id-9")).unwrap(), None);
+    let tallies = opened(&path).suggestions;
+    assert_eq!(tallies, read(&path).unwrap());
+    let counts: Vec<_> = tallies
+        .iter()
+        .map(|one| (one.variant.as_deref(), one.text.as_deref(), [one.asked, one.known, one.followed, one.acked]))
+        .collect();
+    let expected =
+        [(Some("a"), Some("new"), [2, 2, 1, 0]), (Some("b"), Some("b"), [1, 0, 0, 1]), (None, None, [1, 1, 1, 0])];
+    assert_eq!(counts, expected);
+}

@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use rand::{Rng, RngExt};
 use rand_distr::{Beta, Distribution};
 
+use super::news::News;
+use super::suggest::suggest;
 use crate::classify::Pool;
 use crate::config::ExperimentConfig;
 use crate::decide::notice::Notice;
@@ -34,6 +36,8 @@ pub struct Room {
     pub pool: Pool,
     /// Zero where it is not known.
     pub missing: Bytes,
+    /// The programs that could be closed for it, by name.
+    pub programs: Vec<String>,
 }
 
 /// Something that remembers what was asked, and looks what comes of it.
@@ -104,15 +108,26 @@ impl<R: Rng> Chooser<R> {
 
 /// Whether this kind of message may be withheld. What has happened is always told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Withholding {
+enum Withholding {
     Allowed,
     Never,
 }
 
-/// What room a notice asks for, if it does.
-pub fn room(notice: &Notice) -> Option<(Room, Withholding)> {
-    let room =
-        |wanted: &String, pool: &Pool, missing: &Bytes| Room { wanted: wanted.clone(), pool: *pool, missing: *missing };
+/// What room is asked for with this news, if any is.
+pub fn asked_for(news: &News) -> Option<Room> {
+    let close = suggest(news).map(|suggestion| suggestion.close).unwrap_or_default();
+    let (room, _) = room(&news.notice)?;
+    Some(Room { programs: close.into_iter().map(|(name, _)| name).collect(), ..room })
+}
+
+/// The same of a notice alone, and whether that may be withheld.
+fn room(notice: &Notice) -> Option<(Room, Withholding)> {
+    let room = |wanted: &String, pool: &Pool, missing: &Bytes| Room {
+        wanted: wanted.clone(),
+        pool: *pool,
+        missing: *missing,
+        programs: Vec::new(),
+    };
     match notice {
         Notice::Downgraded { from: wanted, missing, pool, .. } | Notice::Asleep { wanted, missing, pool } => {
             Some((room(wanted, pool, missing), Withholding::Never))

@@ -277,7 +277,7 @@ impl Speaker {
 
     /// Notes what was asked of people, where something was.
     fn note(&self, news: &News, stamp: &Stamp, variant: &str, text: Option<String>) {
-        let Some((room, _)) = experiment::room(&news.notice) else { return };
+        let Some(room) = experiment::asked_for(news) else { return };
         self.notebook.asked(Asked {
             id: stamp.id.clone(),
             at_unix_ms: stamp.at_unix_ms,

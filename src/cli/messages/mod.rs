@@ -3,13 +3,13 @@
 mod interval;
 
 use std::fmt::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use serde::Serialize;
 
 use self::interval::{Rate, difference, wilson};
-use super::{BAD_CONFIGURATION, PlaceArgs, exit, run};
+use super::{BAD_CONFIGURATION, NO, PlaceArgs, exit, run};
 use crate::store::error::StoreError;
 use crate::store::suggestions::{self, Tally};
 
@@ -66,21 +66,33 @@ pub enum Verdict {
 
 /// Shows it; the sidecar may run meanwhile or not.
 pub fn messages(place: PlaceArgs, json: bool) -> ExitCode {
-    let fail = |message: &str| {
-        eprintln!("{message}");
-        exit(BAD_CONFIGURATION)
-    };
-    let store = match run::place(place) {
-        Ok(config) => config.store,
-        Err(message) => return fail(&message),
-    };
-    let Some(store) = store else { return fail("error: nothing says where things are kept; write `store: PATH`") };
-    match report(&store) {
+    let report = store(place).and_then(|store| report(&store).map_err(|error| format!("error: {error}")));
+    match report {
         Ok(report) if json => println!("{}", serde_json::to_string(&report).expect("a report is plain data")),
         Ok(report) => print!("{}", render(&report)),
-        Err(error) => return fail(&format!("error: {error}")),
+        Err(message) => return fail(BAD_CONFIGURATION, &message),
     }
     ExitCode::SUCCESS
+}
+
+/// Notes that somebody has seen what was asked.
+pub fn ack(place: PlaceArgs, id: Option<&str>) -> ExitCode {
+    let acked = store(place).and_then(|store| suggestions::ack(&store, id).map_err(|error| format!("error: {error}")));
+    match acked {
+        Ok(Some(id)) => println!("noted: {id}"),
+        Ok(None) => return fail(NO, "nothing of the kind was asked"),
+        Err(message) => return fail(BAD_CONFIGURATION, &message),
+    }
+    ExitCode::SUCCESS
+}
+
+fn store(place: PlaceArgs) -> Result<PathBuf, String> {
+    run::place(place)?.store.ok_or_else(|| "error: nothing says where things are kept; write `store: PATH`".to_owned())
+}
+
+fn fail(code: u8, message: &str) -> ExitCode {
+    eprintln!("{message}");
+    exit(code)
 }
 
 /// What is in this store.

@@ -8,8 +8,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde_yaml::Value;
+use tierkeeper::config::ServerKind;
 use tierkeeper::config::load::{Loaded, Sources, load};
-use tierkeeper::config::{ServerKind, WebhookFormat};
+use tierkeeper::config::webhooks::WebhookFormat;
 use tierkeeper::policy::parse::parse;
 use tierkeeper::tell::Teller;
 use tierkeeper::tell::persona::Persona;

@@ -254,7 +254,7 @@ fn coarse(span: Span) -> String {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
 
     pub fn report() -> StatusReport {

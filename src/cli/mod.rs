@@ -9,6 +9,7 @@ pub mod demo;
 mod doctor;
 mod calibrate;
 mod make_room;
+mod messages;
 mod operator;
 mod persona;
 mod run;
@@ -65,6 +66,18 @@ enum Command {
     Doctor(DriveArgs),
     /// Load each rung once, measure what it takes and how quick it is, and keep it for `run`. Not beside a running sidecar.
     Calibrate(CalibrateArgs),
+    /// Look at what was told to people, and what came of it.
+    Messages {
+        #[command(subcommand)]
+        command: MessagesCommand,
+    },
+    /// Say that you have seen what was asked of you, so that it counts in `messages report`.
+    Ack {
+        /// The id of the message, as the log and receivers have it; the last one if left out.
+        id: Option<String>,
+        #[command(flatten)]
+        place: PlaceArgs,
+    },
     /// Show what the running sidecar sees and does.
     Status {
         /// One JSON object instead of lines for people.
@@ -109,6 +122,8 @@ impl Command {
             | Command::Test { .. }
             | Command::Simulate(_)
             | Command::Doctor(_)
+            | Command::Messages { .. }
+            | Command::Ack { .. }
             | Command::Status { .. }
             | Command::Pin { .. }
             | Command::Sleep(_)
@@ -130,6 +145,18 @@ enum PersonaCommand {
         /// The config file.
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum MessagesCommand {
+    /// How often there was room after each variant of a suggestion, and how often where it was withheld.
+    Report {
+        /// One JSON object instead of lines for people.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        place: PlaceArgs,
     },
 }
 
@@ -229,6 +256,8 @@ pub fn main() -> ExitCode {
         Command::Simulate(args) => simulate::simulate(&args),
         Command::Doctor(args) => doctor::doctor(args),
         Command::Calibrate(args) => calibrate::calibrate(args),
+        Command::Ack { id, place } => messages::ack(place, id.as_deref()),
+        Command::Messages { command: MessagesCommand::Report { json, place } } => messages::messages(place, json),
         Command::Status { json, place } => status::status(place, json),
         Command::Pin { rung, word } => operator::pin(word.place, &rung, word.lasts),
         Command::Sleep(word) => operator::sleep(word.place, word.lasts),

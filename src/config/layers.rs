@@ -12,7 +12,7 @@ use crate::policy::diagnostic::{Diagnostic, Diagnostics};
 use crate::policy::yaml::{self, Hints, nearest};
 
 /// Every key that a variable can set, and how its text is taken.
-pub(super) const KEYS: [(&str, Form); 28] = [
+pub(super) const KEYS: [(&str, Form); 31] = [
     ("server.url", Form::Text),
     ("server.kind", Form::Text),
     ("gateway.listen", Form::Text),
@@ -35,6 +35,9 @@ pub(super) const KEYS: [(&str, Form); 28] = [
     ("tell.quiet_hours", Form::Text),
     ("tell.privacy", Form::Text),
     ("tell.webhooks", Form::Parsed),
+    ("tell.experiments.withhold", Form::Text),
+    ("tell.experiments.within", Form::Text),
+    ("tell.experiments.favour", Form::Parsed),
     ("sampling.nvml", Form::Text),
     ("store", Form::Text),
     ("pretend.memory", Form::Text),

@@ -5,10 +5,12 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::units::{Bytes, Span};
+use self::webhooks::WebhookConfig;
+use crate::units::{Bytes, Permille, Span};
 
 pub mod load;
 pub mod settings;
+pub mod webhooks;
 mod address;
 mod layers;
 mod rules;
@@ -101,6 +103,7 @@ pub struct TellConfig {
     pub quiet_hours: Option<QuietHours>,
     pub privacy: Privacy,
     pub webhooks: Vec<WebhookConfig>,
+    pub experiments: ExperimentConfig,
 }
 
 /// When nobody is to be disturbed, in minutes of the local day. `from` may be after `to`: a night.
@@ -120,20 +123,15 @@ pub enum Privacy {
     NoProgramNames,
 }
 
-#[derive(Clone, PartialEq, Eq)]
-pub struct WebhookConfig {
-    /// A secret: whoever knows it can post. Never logged.
-    pub url: String,
-    pub format: WebhookFormat,
-    /// Whether it may be an address of this machine or of a private network.
-    pub allow_private: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum WebhookFormat {
-    Discord,
-    Generic,
+/// How it is found out which words work. The default withholds nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct ExperimentConfig {
+    /// How many suggestions are not told, to see how often room comes by itself.
+    pub withhold: Permille,
+    /// What comes later has not come of it.
+    pub within: Span,
+    /// Whether what works is told more often.
+    pub favour: bool,
 }
 
 /// How the machine is read.
@@ -148,10 +146,4 @@ pub struct SamplingConfig {
 pub struct Pretend {
     pub memory: Option<Bytes>,
     pub vram: Option<Bytes>,
-}
-
-impl std::fmt::Debug for WebhookConfig {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("WebhookConfig").field("url", &"<secret>").field("format", &self.format).finish_non_exhaustive()
-    }
 }

@@ -1,24 +1,26 @@
 //! Rules: the merged settings -> a `Config`, with every default, or what does not go together.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
 
-use super::address::{server_url, webhook_fault};
+use super::address::server_url;
 use super::layers::Layers;
 use super::settings::{
-    AdminSettings, GatewaySettings, HoldSettings, Hours, PretendSettings, Settings, TellSettings, WebhookSettings,
+    AdminSettings, ExperimentSettings, GatewaySettings, HoldSettings, Hours, PretendSettings, Settings, TellSettings,
 };
+use super::webhooks::webhook;
 use super::{
-    AdminConfig, Config, GatewayConfig, HoldConfig, InBand, Pretend, SamplingConfig, ServerConfig, TellConfig,
-    WebhookConfig,
+    AdminConfig, Config, ExperimentConfig, GatewayConfig, HoldConfig, InBand, Pretend, SamplingConfig, ServerConfig,
+    TellConfig,
 };
 use crate::policy::diagnostic::{Diagnostic, Diagnostics};
 use crate::policy::yaml::Quantity;
-use crate::units::{Bytes, Span};
+use crate::units::{Bytes, Permille, Span};
 
 const GATEWAY_PORT: u16 = 11435;
 const ADMIN_PORT: u16 = 11436;
 /// Clients give up after 300 s; held requests must hear of it before.
+/// More would be a persona that mostly holds its tongue.
+const WITHHOLD_MAX: Permille = Permille(500);
 const HOLD_AGE_MAX: Span = Span::seconds(280);
 
 /// Complaints go to `layers.wrong`; the config is only to be used when there are none.
@@ -46,7 +48,7 @@ fn pretend(settings: &PretendSettings) -> Option<Pretend> {
 }
 
 /// A complaint about the value that `key` has, wherever it was written.
-fn tell_of(layers: &mut Layers, key: &str, title: &str, label: &str, expected: &str, help: &str) {
+pub(super) fn tell_of(layers: &mut Layers, key: &str, title: &str, label: &str, expected: &str, help: &str) {
     let make = |span| Diagnostic::new(span, title, label).expected(expected).help(help);
     // A list comes from one place as a whole, so its elements have their list's. A complaint is never dropped: a value
     // without a place is a default, and that would be our own mistake.
@@ -132,52 +134,20 @@ fn tell(settings: TellSettings, layers: &mut Layers) -> TellConfig {
         quiet_hours: settings.quiet_hours.as_ref().and_then(Hours::quiet),
         privacy: settings.privacy.unwrap_or_default(),
         webhooks,
+        experiments: experiments(&settings.experiments, layers),
     }
 }
 
-fn webhook(index: usize, settings: WebhookSettings, layers: &mut Layers) -> Option<WebhookConfig> {
-    let at = format!("tell.webhooks.{index}");
-    let (key, url) = match (settings.url, settings.url_file) {
-        (Some(url), None) => (format!("{at}.url"), url.0),
-        (None, Some(path)) => (format!("{at}.url_file"), secret(&path, &format!("{at}.url_file"), layers)?),
-        (Some(_), Some(_)) | (None, None) => {
-            let title = "a webhook has one address";
-            let help = "write `url_file: discord-url.txt` and nothing else for it";
-            tell_of(
-                layers,
-                &at,
-                title,
-                "`url` and `url_file`, or neither",
-                "exactly one of `url` and `url_file`",
-                help,
-            );
-            return None;
-        }
-    };
-    if let Some(fault) = webhook_fault(&url, settings.allow_private) {
-        let help = "write `https://` before the host, or add `allow_private: true` for one of your own network";
-        tell_of(layers, &key, fault, "this address", "an https URL", help);
-        return None;
+fn experiments(settings: &ExperimentSettings, layers: &mut Layers) -> ExperimentConfig {
+    let withhold = settings.withhold.as_ref().map_or(Permille::percent(10), |share| share.amount);
+    if withhold > WITHHOLD_MAX {
+        let (key, title) = ("tell.experiments.withhold", "most suggestions would never be told");
+        tell_of(layers, key, title, "too many", "at most 50%", "write `withhold: 10%`, or `0%` for none");
     }
-    Some(WebhookConfig { url, format: settings.format, allow_private: settings.allow_private })
-}
-
-/// The first line of a file that holds a secret.
-fn secret(path: &Path, key: &str, layers: &mut Layers) -> Option<String> {
-    let text = std::fs::read_to_string(path);
-    let line = text.as_deref().map(|text| text.lines().next().unwrap_or_default().trim().to_owned());
-    match line {
-        Ok(line) if !line.is_empty() => Some(line),
-        Ok(_) => {
-            let help = format!("write the webhook's URL into `{}`", path.display());
-            tell_of(layers, key, "the file is empty", "no URL in it", "the webhook's URL in its first line", &help);
-            None
-        }
-        Err(error) => {
-            let title = format!("the file cannot be read: {}: {error}", path.display());
-            let help = format!("write the webhook's URL into `{}`", path.display());
-            tell_of(layers, key, &title, "this file", "a readable file", &help);
-            None
-        }
+    let within = settings.within.as_ref().map_or(Span::minutes(30), |within| within.amount);
+    if within == Span::ZERO {
+        let (key, title) = ("tell.experiments.within", "nothing can come of it in no time");
+        tell_of(layers, key, title, "no time", "more than 0s", "write `within: 30m`");
     }
+    ExperimentConfig { withhold, within, favour: settings.favour.unwrap_or(false) }
 }

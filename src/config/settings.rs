@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{Privacy, QuietHours, ServerKind, WebhookFormat};
+use super::webhooks::WebhookFormat;
+use super::{Privacy, QuietHours, ServerKind};
 use crate::policy::yaml::{Quantity, complaint};
-use crate::units::{Bytes, Span};
+use crate::units::{Bytes, Permille, Span};
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default, expecting = "a config, such as `server: { url: \"http://127.0.0.1:11434\" }`")]
@@ -104,6 +105,18 @@ pub struct TellSettings {
     pub privacy: Option<Privacy>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub webhooks: Option<Vec<WebhookSettings>>,
+    pub experiments: ExperimentSettings,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a mapping, such as `{ withhold: 10%, within: 30m, favour: false }`")]
+pub struct ExperimentSettings {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub withhold: Option<Quantity<Permille>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub within: Option<Quantity<Span>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub favour: Option<bool>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -116,6 +129,10 @@ pub struct WebhookSettings {
     pub format: WebhookFormat,
     #[serde(default)]
     pub allow_private: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub events: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -231,7 +248,8 @@ impl Settings {
             &mut self.sampling.nvml,
             &mut self.store,
         ];
-        let hooks = self.tell.webhooks.iter_mut().flatten().map(|hook| &mut hook.url_file);
+        let hooks = self.tell.webhooks.iter_mut().flatten();
+        let hooks = hooks.flat_map(|hook| [&mut hook.url_file, &mut hook.secret_file]);
         for path in paths.into_iter().chain(hooks).flatten() {
             *path = folder.join(&*path);
         }

@@ -8,7 +8,8 @@ use tempfile::TempDir;
 use super::layers::KEYS;
 use super::load::{ConfigError, Flags, Loaded, Sources, load, state_file, user_file};
 use super::settings::Settings;
-use super::{Pretend, QuietHours, ServerKind, WebhookFormat};
+use super::webhooks::WebhookFormat;
+use super::{Pretend, QuietHours, ServerKind};
 use crate::policy::yaml;
 use crate::units::{Bytes, Span};
 
@@ -171,7 +172,7 @@ server: { url: box, kind: ollama }
 gateway: { listen: '127.0.0.1:1', alias: [a], trusted_network: true, token_file: t, hosts: [h], hold: { count: 1, bytes: 1MiB, age: 1s }, body_max: 1MiB, in_band: { header: true, asleep: true } }
 admin: { listen: '127.0.0.1:2', token_file: t, hosts: [h] }
 policy: p
-tell: { persona: p, upgrades: true, quiet_hours: 22-7, privacy: program_names, webhooks: [] }
+tell: { persona: p, upgrades: true, quiet_hours: 22-7, privacy: program_names, webhooks: [], experiments: { withhold: 10%, within: 30m, favour: true } }
 sampling: { nvml: n }
 store: s
 pretend: { memory: 1GiB, vram: 1GiB }
@@ -412,6 +413,69 @@ fn a_webhooks_address_comes_from_its_file_and_must_be_https() {
       |
       = expected: exactly one of `url` and `url_file`
       = help: write `url_file: discord-url.txt` and nothing else for it
+    "#);
+}
+
+#[test]
+fn a_webhook_has_its_events_and_secrets_and_what_is_wrong_with_them_is_told() {
+    let world_with = |text: &str| {
+        let world = world().user(text);
+        world.put("two.txt", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n\nwhsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD\n");
+        world.put("bad.txt", "hush-hush\n");
+        world
+    };
+    let fine = "tell: { webhooks: [{ url: 'https://h.example/x', format: generic, secret_file: two.txt, events: [load_failed] }, { url: 'https://ntfy.sh/mai', format: ntfy }] }\n";
+    let (Loaded { config, .. }, _folder) = world_with(fine).loaded();
+    assert_eq!(config.tell.webhooks[0].secrets.len(), 2);
+    assert_eq!(config.tell.webhooks[0].events.as_deref(), Some(&["load_failed".to_owned()][..]));
+    assert_eq!((config.tell.webhooks[1].secrets.len(), &config.tell.webhooks[1].events), (0, &None));
+    let refused = world_with(
+        "tell:
+  webhooks:
+    - { url: 'https://h.example/x', format: generic, secret_file: bad.txt }
+    - { url: 'https://h.example/x', format: slack, secret_file: two.txt }
+    - { url: 'https://h.example/x', format: slack, events: [downgraded, load_faild] }
+    - { url: 'https://ntfy.sh/', format: ntfy }
+",
+    )
+    .refused();
+    assert!(!refused.contains("hush"), "{refused}");
+    insta::assert_snapshot!(refused, @r#"
+    error: a secret does not begin with `whsec_`
+     --> ./user.yaml:3:67
+      |
+    3 |     - { url: 'https://h.example/*', format: generic, secret_file: bad.txt }
+      |                                                                   ^^^^^^^ in this file
+      |
+      = expected: `whsec_` and 24 to 64 bytes in base64 on each line
+      = help: echo "whsec_$(openssl rand -base64 32)" > ./bad.txt
+
+    error: only generic messages are signed
+     --> ./user.yaml:4:65
+      |
+    4 |     - { url: 'https://h.example/*', format: slack, secret_file: two.txt }
+      |                                                                 ^^^^^^^ not for this format
+      |
+      = expected: `format: generic` beside it
+      = help: leave `secret_file` out
+
+    error: unknown event: `load_faild`
+     --> ./user.yaml:5:73
+      |
+    5 |     - { url: 'https://h.example/*', format: slack, events: [downgraded, load_faild] }
+      |                                                                         ^^^^^^^^^^ no message is called so
+      |
+      = expected: some of downgraded, resources_wanted, suggested, load_failed, came_up_on_cpu, memory_kept, asleep, contested, stalled, upgraded
+      = help: write `load_failed`
+
+    error: the address names no topic
+     --> ./user.yaml:6:14
+      |
+    6 |     - { url: 'https://ntfy.sh/', format: ntfy }
+      |              ^^^^^^^^^^^^^^^^^^ this address
+      |
+      = expected: letters, digits, `-` or `_`
+      = help: write the topic after the host, as in `ntfy.sh/my-topic`
     "#);
 }
 

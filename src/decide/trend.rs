@@ -195,7 +195,9 @@ mod tests {
     /// A second apart, in GiB.
     fn seen(seconds: u64, holds: impl Fn(u64) -> f64) -> Trend {
         let mut trend = Trend::default();
-        (0..seconds).for_each(|at| drop(trend.push(Moment(at * 1000), Bytes((holds(at) * GIB) as u64))));
+        for at in 0..seconds {
+            trend.push(Moment(at * 1000), Bytes((holds(at) * GIB) as u64));
+        }
         trend
     }
 

@@ -2,27 +2,45 @@
 //!
 //! A disk may hang, and a file may be of no use. Neither keeps the program from its work: it learns anew.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::outbox::Kit;
 use crate::decide::stable::TriedWindows;
 use crate::footprint::sightings::Learned;
 use crate::store::error::StoreError;
 use crate::store::leases::LeaseRow;
 use crate::store::tried::Tried;
-use crate::store::{Opened, Store};
+use crate::store::{self, Store, suggestions};
+use crate::tell::experiment::Tally;
 
 /// The longest that the start, and the end, wait for the disk.
 const DISK_MAX: Duration = Duration::from_secs(3);
 
 /// What earlier runs have left, and where to keep more.
-#[derive(Debug, Default)]
 pub struct Found {
     /// `None` where nothing can be kept.
     pub store: Option<Store>,
     pub learned: Vec<Learned>,
     pub tried: Vec<TriedWindows>,
     pub leases: Vec<LeaseRow>,
+    pub outbox: Kit,
+    /// What came of each variant of what was asked of people.
+    pub tallies: BTreeMap<String, Tally>,
+}
+
+impl Found {
+    fn nothing() -> Self {
+        Found {
+            store: None,
+            learned: Vec::new(),
+            tried: Vec::new(),
+            leases: Vec::new(),
+            outbox: Kit::without_store(),
+            tallies: BTreeMap::new(),
+        }
+    }
 }
 
 /// What was learned in earlier runs, and where to keep more. What is wrong is said once.
@@ -32,28 +50,34 @@ pub async fn open(path: Option<&Path>) -> Found {
             message =
                 "Nothing says where to keep what is learned (no home folder); write `store: PATH` into the config."
         );
-        return Found::default();
+        return Found::nothing();
     };
     match opened(path.clone()).await {
-        Some(Ok(Opened { store, learned, tried, leases, .. })) => {
+        Some(Ok(store::Opened { store, learned, tried, leases, outbox, suggestions, .. })) => {
             tracing::info!(message = "What was learned is kept.", path = %path.display(), models = learned.len());
+            let outbox = Kit::new(store.messages(), outbox, &path);
+            let tallies = suggestions.into_iter().filter_map(tally).collect();
             let tried = tried.into_iter().map(of_store).collect();
-            Found { store: Some(store), learned, tried, leases }
+            Found { store: Some(store), learned, tried, leases, outbox, tallies }
         }
         Some(Err(error)) => {
             tracing::warn!(message = "What was learned in earlier runs is not used, and nothing is kept.", %error);
-            Found::default()
+            Found::nothing()
         }
         None => {
             tracing::warn!(message = "The disk does not answer; nothing that was learned is used or kept.", path = %path.display());
-            Found::default()
+            Found::nothing()
         }
     }
 }
 
-async fn opened(path: PathBuf) -> Option<Result<Opened, StoreError>> {
+async fn opened(path: PathBuf) -> Option<Result<store::Opened, StoreError>> {
     let opening = tokio::task::spawn_blocking(move || Store::open(&path));
     tokio::time::timeout(DISK_MAX, opening).await.ok()?.ok()
+}
+
+fn tally(one: suggestions::Tally) -> Option<(String, Tally)> {
+    Some((one.variant?, Tally { told: one.known, room: one.followed }))
 }
 
 /// Never waits.

@@ -2,6 +2,7 @@
 
 pub mod asking;
 pub mod clock;
+pub mod outbox;
 pub mod policy_file;
 pub mod trigger;
 
@@ -11,6 +12,7 @@ mod keeping;
 mod leases;
 mod lock;
 mod reload;
+mod outcomes;
 mod report;
 mod sampling;
 mod telling;
@@ -27,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use self::clock::Clock;
 use self::conductor::{Conductor, Parts};
 use self::keeping::Found;
+use self::outcomes::Outcomes;
 use self::policy_file::PolicyWatch;
 use self::server::{Listing, Watch};
 use self::telling::{HoldersSeen, Telling};
@@ -47,8 +50,9 @@ use crate::sample::gpu::Gpus;
 use crate::sample::host;
 use crate::sample::listener::ServerPlace;
 use crate::sample::sampler::Sampler;
+use crate::store::Store;
 use crate::tell::persona::Persona;
-use crate::tell::{TellError, Teller};
+use crate::tell::{Memory, TellError, Teller};
 use crate::units::Bytes;
 
 /// Everything a run is made of. The files are read already: a broken one never gets here.
@@ -117,7 +121,13 @@ async fn drive(
 ) -> Result<(), RunError> {
     let Setup { config, policy, persona } = setup;
     let clock = Clock::start();
-    let teller = Teller::new(&config.tell, persona)?;
+    let Found { store, learned, tried, leases, outbox, tallies } = keeping::open(config.store.as_deref()).await;
+    // Held until the end of the run.
+    let _outbox_lock = outbox.lock;
+    let suggestions = store.as_ref().map(Store::suggestions);
+    let outcomes = Outcomes::start(suggestions, report.subscribe(), config.tell.experiments.within, outcomes::here());
+    let (notebook, left) = (Arc::new(outcomes), outbox.left);
+    let teller = Teller::with_memory(&config.tell, persona, Memory { outbox: outbox.outbox, left, notebook, tallies })?;
     let adopt = if policy.is_some() { Adopt::Ladder } else { Adopt::OwnLoads };
     let (driver, policy) = tokio::select! {
         prepared = prepare(&config, policy) => prepared?,
@@ -153,7 +163,6 @@ async fn drive(
     let holders = HoldersSeen::default();
     let jobs = sampling::start(sampler(&config, &driver), machine, clock, inputs.clone(), Arc::clone(&holders));
     let jobs = jobs.map_err(|source| RunError::Thread { source })?;
-    let Found { store, learned, tried, leases } = keeping::open(config.store.as_deref()).await;
     inputs.send(Input::FootprintsLearned(learned)).ok();
     inputs.send(Input::WindowsTried(tried)).ok();
     inputs.send(Input::Lease(LeaseTold::Kept(leases::kept(leases)))).ok();

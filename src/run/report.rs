@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use super::outcomes::pool_name;
 use crate::act::Driver;
 use crate::admin::status::{
     DecisionReport, LeaseReport, PinReport, PoolReport, PretendReport, ProposalReport, ServerReport, StatusReport,
     StayReport, WordReport,
 };
 use crate::classify::tier::TierFound;
-use crate::classify::{Level, OwnSource, Pool, PoolAssessment};
+use crate::classify::{Level, OwnSource, PoolAssessment};
 use crate::config::{Config, Pretend};
 use crate::decide::command::Command;
 use crate::decide::controller::Status;
@@ -169,11 +170,7 @@ fn pretended(pretend: Pretend, host_use: Option<Permille>) -> PretendReport {
 }
 
 fn pool(pool: &PoolAssessment) -> (String, PoolReport) {
-    let name = match pool.pool {
-        Pool::Ram => "memory",
-        Pool::Vram => "vram",
-        Pool::Cgroup => "cgroup",
-    };
+    let name = pool_name(pool.pool);
     let own_source = match pool.own_source {
         OwnSource::Measured => "measured",
         OwnSource::Ledger => "ledger",

@@ -11,6 +11,7 @@ use super::BUSY_MAX;
 use super::error::StoreError;
 use super::speed::Measured;
 use super::tried::{self, Tried};
+use super::{outbox, suggestions};
 use crate::footprint::Footprint;
 use crate::footprint::key::FootprintKey;
 use crate::footprint::sightings::{Learned, SIGHTINGS_MAX, Sightings};
@@ -19,8 +20,13 @@ use crate::units::Bytes;
 /// "tier", as SQLite keeps it.
 const APPLICATION: i64 = 0x7469_6572;
 /// Each brings the tables from the version that is its place in this list to the next.
-const MIGRATIONS: [&str; 2] = [include_str!("migrations/1.sql"), include_str!("migrations/2.sql")];
-const VERSION: i64 = MIGRATIONS.len() as i64;
+const MIGRATIONS: [&str; 4] = [
+    include_str!("migrations/1.sql"),
+    include_str!("migrations/2.sql"),
+    include_str!("migrations/3.sql"),
+    include_str!("migrations/4.sql"),
+];
+pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
 /// Models that were seen last longest ago are forgotten beyond this many.
 const MODELS_MAX: u32 = 500;
 /// How many broken files are set aside beside each other.
@@ -49,6 +55,7 @@ impl File {
         database.execute(super::leases::TABLE, []).map_err(at)?;
         // Also tells at once where nothing can be written, and not at the first value.
         database.execute(FORGET, params![MODELS_MAX]).map_err(at)?;
+        outbox::forget_old(&database).map_err(at)?;
         Ok(File { database })
     }
 
@@ -77,6 +84,15 @@ impl File {
             Some(Learned { key: key.parse::<FootprintKey>().ok()?, sightings: Sightings::of(all) })
         });
         Ok(each.collect())
+    }
+
+    /// The messages that have not arrived.
+    pub(super) fn messages(&self) -> Result<outbox::Left, StoreError> {
+        outbox::read(&self.database).map_err(|error| StoreError::Broken { path: self.path(), why: error.to_string() })
+    }
+
+    pub(super) fn write_messages(&mut self, change: &outbox::Change) -> rusqlite::Result<()> {
+        outbox::write(&mut self.database, change)
     }
 
     pub(super) fn write_learned(&mut self, learned: &Learned) -> rusqlite::Result<()> {
@@ -114,6 +130,25 @@ impl File {
 
     pub(super) fn write_tried(&mut self, tried: &Tried) -> rusqlite::Result<()> {
         tried::write(&mut self.database, tried)
+    }
+
+    pub(super) fn suggestions(&self) -> Result<Vec<suggestions::Tally>, StoreError> {
+        suggestions::tallies(&self.database)
+            .map_err(|error| StoreError::Broken { path: self.path(), why: error.to_string() })
+    }
+
+    pub(super) fn write_suggestion(&self, suggestion: &suggestions::Suggestion) -> rusqlite::Result<()> {
+        suggestions::write(&self.database, suggestion)
+    }
+
+    pub(super) fn write_outcome(&self, outcome: &suggestions::Outcome) -> rusqlite::Result<()> {
+        suggestions::write_outcome(&self.database, outcome)
+    }
+
+    /// As a disk would that is full.
+    #[cfg(test)]
+    pub(super) fn limit_pages(&self, pages: i64) {
+        self.database.pragma_update(None, "max_page_count", pages).expect("a number of pages");
     }
 
     pub(super) fn path(&self) -> PathBuf {
@@ -177,7 +212,7 @@ fn migrate(database: &mut Connection) -> rusqlite::Result<()> {
     transaction.commit()
 }
 
-fn told(path: &Path, error: &rusqlite::Error) -> StoreError {
+pub(super) fn told(path: &Path, error: &rusqlite::Error) -> StoreError {
     let (path, why) = (path.to_owned(), error.to_string());
     match error.sqlite_error_code() {
         Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => StoreError::Broken { path, why },

@@ -2,14 +2,16 @@
 //!
 //! The file is its owner's: `sqlite3 tierkeeper.db 'select * from learned'` answers in words and units. A thread of its
 //! own writes; whoever hands it something never waits, and when it does not keep up the oldest of what waits is dropped
-//! and counted. Nothing in the file is worth a failure of the program: without it everything is learned once more.
+//! and counted; a message to people never is. Nothing in the file is worth a failure of the program: without it everything is learned once more.
 //!
 //! Two instances may share the file. SQLite lets one of them write at a time and the other wait for it (at most
 //! `BUSY_MAX`); of two values under one key the later one stays.
 
 pub mod error;
 pub mod leases;
+pub mod outbox;
 pub mod speed;
+pub mod suggestions;
 pub mod tried;
 
 mod file;
@@ -28,6 +30,7 @@ use self::queue::Queue;
 use self::speed::Measured;
 use self::tried::Tried;
 use crate::footprint::sightings::Learned;
+use tokio::sync::oneshot;
 
 /// How many values may wait to be written.
 pub const WAITING_MAX: usize = 256;
@@ -35,7 +38,7 @@ pub const WAITING_MAX: usize = 256;
 pub const BUSY_MAX: Duration = Duration::from_secs(5);
 
 /// A value to be written. One under a key takes the place of the one before it, in the file as in the queue.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug)]
 enum Value {
     Learned(Learned),
     Measured(Measured),
@@ -43,6 +46,10 @@ enum Value {
     Lease(LeaseRow),
     /// A lease that is over, by its number.
     LeaseOver(u64),
+    Suggestion(suggestions::Suggestion),
+    Outcome(suggestions::Outcome),
+    /// And whom to tell whether it was written.
+    Messages(outbox::Change, oneshot::Sender<bool>),
 }
 
 /// The file, and the thread that writes it. Dropping it writes what still waits.
@@ -62,6 +69,9 @@ pub struct Opened {
     pub tried: Vec<Tried>,
     /// Also such as are over by now.
     pub leases: Vec<LeaseRow>,
+    pub outbox: outbox::Left,
+    /// What came of each variant of what was asked of people.
+    pub suggestions: Vec<suggestions::Tally>,
     /// Where a file that could not be read was put.
     pub set_aside: Option<std::path::PathBuf>,
 }
@@ -78,12 +88,14 @@ impl Store {
             opened => (opened?, None),
         };
         let (learned, tried, leases) = (file.learned()?, file.tried()?, file.leases()?);
+        let (outbox, suggestions) = (file.messages()?, file.suggestions()?);
         let (queue, failed) = (Arc::new(Queue::new(WAITING_MAX)), Arc::new(AtomicU64::new(0)));
         let (taken, counted) = (Arc::clone(&queue), Arc::clone(&failed));
         let thread =
             std::thread::Builder::new().name("store".to_owned()).spawn(move || write_all(file, &taken, &counted));
         let thread = thread.map_err(|source| StoreError::Thread { source })?;
-        Ok(Opened { store: Store { queue, failed, thread: Some(thread) }, learned, tried, leases, set_aside })
+        let store = Store { queue, failed, thread: Some(thread) };
+        Ok(Opened { store, learned, tried, leases, outbox, suggestions, set_aside })
     }
 
     /// Keeps what was learned of a model, in place of what was kept under its key. It never waits.
@@ -110,9 +122,51 @@ impl Store {
         self.queue.put(Value::LeaseOver(id));
     }
 
+    /// For whoever keeps messages here, as long as the store is open.
+    pub fn messages(&self) -> Messages {
+        Messages { queue: Arc::clone(&self.queue) }
+    }
+
+    /// For whoever notes what was asked of people, as long as the store is open.
+    pub fn suggestions(&self) -> Suggestions {
+        Suggestions { queue: Arc::clone(&self.queue) }
+    }
+
     /// Values that were dropped because too many waited, and values that could not be written.
     pub fn lost(&self) -> u64 {
         self.queue.dropped() + self.failed.load(Ordering::Relaxed)
+    }
+}
+
+/// Keeps the messages that have not arrived.
+#[derive(Clone, Debug)]
+pub struct Messages {
+    queue: Arc<Queue<Value>>,
+}
+
+impl Messages {
+    /// Makes a change as one. It never waits; whether it was written is told later, and never when it is not taken.
+    pub fn change(&self, change: outbox::Change) -> oneshot::Receiver<bool> {
+        let (done, told) = oneshot::channel();
+        // What is not taken is let go, and with it the one that would have told.
+        drop(self.queue.put_safe(Value::Messages(change, done)));
+        told
+    }
+}
+
+/// Notes what was asked of people, and what came of it. It never waits.
+#[derive(Clone, Debug)]
+pub struct Suggestions {
+    queue: Arc<Queue<Value>>,
+}
+
+impl Suggestions {
+    pub fn asked(&self, suggestion: suggestions::Suggestion) {
+        self.queue.put(Value::Suggestion(suggestion));
+    }
+
+    pub fn came(&self, outcome: suggestions::Outcome) {
+        self.queue.put(Value::Outcome(outcome));
     }
 }
 
@@ -129,12 +183,20 @@ impl Drop for Store {
 fn write_all(mut file: File, queue: &Queue<Value>, failed: &AtomicU64) {
     let mut said = false;
     while let Some(value) = queue.take() {
-        let written = match &value {
-            Value::Learned(learned) => file.write_learned(learned),
-            Value::Measured(measured) => file.write_measured(measured),
-            Value::Tried(tried) => file.write_tried(tried),
-            Value::Lease(lease) => file.write_lease(lease),
-            Value::LeaseOver(id) => file.forget_lease(*id),
+        let written = match value {
+            Value::Learned(learned) => file.write_learned(&learned),
+            Value::Measured(measured) => file.write_measured(&measured),
+            Value::Tried(tried) => file.write_tried(&tried),
+            Value::Lease(lease) => file.write_lease(&lease),
+            Value::LeaseOver(id) => file.forget_lease(id),
+            Value::Suggestion(suggestion) => file.write_suggestion(&suggestion),
+            Value::Outcome(outcome) => file.write_outcome(&outcome),
+            Value::Messages(change, done) => {
+                let written = file.write_messages(&change);
+                // Whoever asked may have given up waiting.
+                done.send(written.is_ok()).ok();
+                written
+            }
         };
         match written {
             Ok(()) => said = false,

@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// At most so many values; the oldest makes room for the newest.
+/// At most so many values; the oldest makes room for the newest. Those that must be safe are counted apart: none is
+/// ever dropped, and when as many wait already no more are taken.
 #[derive(Debug)]
 pub(super) struct Queue<T> {
     state: Mutex<State<T>>,
@@ -13,32 +14,53 @@ pub(super) struct Queue<T> {
 
 #[derive(Debug)]
 struct State<T> {
-    waiting: VecDeque<T>,
+    waiting: VecDeque<(T, Worth)>,
+    safe: usize,
     dropped: u64,
     closed: bool,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Worth {
+    Droppable,
+    Safe,
+}
+
 impl<T> Queue<T> {
     pub(super) fn new(most: usize) -> Self {
-        let state = State { waiting: VecDeque::new(), dropped: 0, closed: false };
+        let state = State { waiting: VecDeque::new(), safe: 0, dropped: 0, closed: false };
         Queue { state: Mutex::new(state), filled: Condvar::new(), most }
     }
 
     pub(super) fn put(&self, value: T) {
         let mut state = self.lock();
-        if state.waiting.len() == self.most {
-            state.waiting.pop_front();
+        if state.waiting.len() - state.safe == self.most {
+            let oldest = state.waiting.iter().position(|(_, worth)| *worth == Worth::Droppable);
+            oldest.and_then(|at| state.waiting.remove(at));
             state.dropped += 1;
         }
-        state.waiting.push_back(value);
+        state.waiting.push_back((value, Worth::Droppable));
         self.filled.notify_one();
+    }
+
+    /// Takes in what is never dropped, or gives it back: then nothing is written any more, or far too slowly.
+    pub(super) fn put_safe(&self, value: T) -> Result<(), T> {
+        let mut state = self.lock();
+        if state.closed || state.safe == self.most {
+            return Err(value);
+        }
+        state.safe += 1;
+        state.waiting.push_back((value, Worth::Safe));
+        self.filled.notify_one();
+        Ok(())
     }
 
     /// Waits for the next value; `None` when it is closed and empty.
     pub(super) fn take(&self) -> Option<T> {
         let mut state = self.lock();
         loop {
-            if let Some(value) = state.waiting.pop_front() {
+            if let Some((value, worth)) = state.waiting.pop_front() {
+                state.safe -= usize::from(worth == Worth::Safe);
                 return Some(value);
             }
             if state.closed {
@@ -73,6 +95,19 @@ mod tests {
         queue.close();
         let taken: Vec<i32> = std::iter::from_fn(|| queue.take()).collect();
         assert_eq!((taken, queue.dropped()), (vec![2, 3, 4], 2));
+    }
+
+    #[test]
+    fn what_must_be_safe_is_never_dropped_and_is_bounded_too() {
+        let queue = Queue::new(2);
+        assert_eq!(queue.put_safe(100), Ok(()));
+        (0..5).for_each(|value| queue.put(value));
+        assert_eq!(queue.put_safe(101), Ok(()));
+        assert_eq!(queue.put_safe(102), Err(102));
+        queue.close();
+        let taken: Vec<i32> = std::iter::from_fn(|| queue.take()).collect();
+        assert_eq!((taken, queue.dropped()), (vec![100, 3, 4, 101], 3));
+        assert_eq!(queue.put_safe(103), Err(103), "nobody would take it");
     }
 
     #[test]

@@ -97,7 +97,7 @@ fn it_can_be_asked_by_hand_in_words_and_units() {
         .query_row(query, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?)));
     let row: (String, u32, u32, f64, u32, f64) = row.unwrap();
     assert_eq!(row, ("qwen3:4b".to_owned(), 8192, 2, 3000.0, 1200, 41.3));
-    assert_eq!(count(&path, "PRAGMA user_version"), 2);
+    assert_eq!(count(&path, "PRAGMA user_version"), file::VERSION);
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn a_file_of_a_newer_version_is_left_as_it_is() {
     Connection::open(&path).unwrap().pragma_update(None, "user_version", 9).unwrap();
     let before = std::fs::read(&path).unwrap();
     let refused = Store::open(&path).unwrap_err();
-    assert!(matches!(refused, StoreError::Newer { found: 9, known: 2, .. }), "{refused}");
+    assert!(matches!(refused, StoreError::Newer { found: 9, known: file::VERSION, .. }), "{refused}");
     assert!(refused.to_string().contains("store: PATH"), "{refused}");
     assert_eq!(std::fs::read(&path).unwrap(), before);
 }
@@ -195,4 +195,112 @@ fn models_that_were_seen_longest_ago_are_forgotten_beyond_a_number() {
     drop(opened(&path));
     assert_eq!(count(&path, "SELECT count(*) FROM models"), 500);
     assert_eq!(count(&path, "SELECT min(seen_unix_seconds) FROM models"), 101);
+}
+
+fn message(webhook: &str, id: &str) -> outbox::Row {
+    let (webhook, id, event) = (webhook.to_owned(), id.to_owned(), "downgraded".to_owned());
+    let told_unix_ms = 4_000_000_000_000;
+    let (parts, body) = ("{\"parts\":[]}".to_owned(), "{}".to_owned());
+    outbox::Row { webhook, id, event, told_unix_ms, attempts: 0, due_unix_ms: Some(told_unix_ms), parts, body }
+}
+
+fn put(rows: &[outbox::Row]) -> outbox::Change {
+    outbox::Change { put: rows.to_vec(), ..outbox::Change::default() }
+}
+
+#[test]
+fn messages_that_have_not_arrived_are_there_in_the_next_run_and_who_is_gone_too() {
+    let (_folder, path) = folder();
+    let store = opened(&path).store;
+    let messages = store.messages();
+    let again = outbox::Row { attempts: 3, due_unix_ms: None, ..message("w", "b") };
+    let changes = [
+        put(&[message("w", "a"), message("w", "b"), message("v", "a"), message("x", "a")]),
+        outbox::Change { remove: vec![("w".to_owned(), "a".to_owned())], put: vec![again.clone()], gone: None },
+        outbox::Change { gone: Some(("x".to_owned(), 404)), ..outbox::Change::default() },
+    ];
+    for change in changes {
+        assert_eq!(messages.change(change).blocking_recv(), Ok(true));
+    }
+    drop(store);
+    assert!(messages.change(put(&[message("w", "late")])).blocking_recv().is_err(), "nothing is written any more");
+    let left = opened(&path).outbox;
+    assert_eq!(left, outbox::Left { rows: vec![message("v", "a"), again], gone: vec!["x".to_owned()] });
+    assert_eq!(count(&path, "SELECT count(*) FROM waiting WHERE next_utc IS NULL"), 1);
+    Connection::open(&path).unwrap().execute_batch("UPDATE outbox SET told_unix_ms = 1 WHERE webhook = 'v'").unwrap();
+    assert_eq!(opened(&path).outbox.rows.len(), 1, "nobody has asked for it in a month");
+}
+
+#[test]
+fn a_message_is_safe_while_others_hold_the_file_and_what_was_learned_makes_room() {
+    let (_folder, path) = folder();
+    let store = opened(&path).store;
+    let other = Connection::open(&path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let told = store.messages().change(put(&[message("w", "a")]));
+    for mib in 0..WAITING_MAX as u64 * 2 {
+        store.remember(learned("a", &[mib]));
+    }
+    assert!(store.lost() >= WAITING_MAX as u64 - 1);
+    other.execute_batch("COMMIT").unwrap();
+    assert_eq!(told.blocking_recv(), Ok(true));
+    drop(store);
+    assert_eq!(opened(&path).outbox.rows, [message("w", "a")]);
+}
+
+#[test]
+fn on_a_full_disk_whoever_asks_hears_of_it_and_when_there_is_room_it_goes_on() {
+    let (_folder, path) = folder();
+    drop(opened(&path));
+    let mut file = File::open(&path).unwrap();
+    let pages = count(&path, "PRAGMA page_count");
+    file.limit_pages(pages + 8);
+    let change = |number: u32| put(&[outbox::Row { body: "x".repeat(4096), ..message("w", &number.to_string()) }]);
+    let written = (0..20).take_while(|number| file.write_messages(&change(*number)).is_ok()).count();
+    assert!((1..20).contains(&written), "{written}");
+    let remove = (0..20).map(|number: u32| ("w".to_owned(), number.to_string())).collect();
+    file.write_messages(&outbox::Change { remove, ..outbox::Change::default() }).unwrap();
+    file.write_messages(&change(30)).unwrap();
+    drop(file);
+    let left = opened(&path).outbox.rows;
+    assert_eq!(left.iter().map(|row| row.id.as_str()).collect::<Vec<_>>(), ["30"]);
+}
+
+#[test]
+fn what_was_asked_is_counted_by_variant_and_what_somebody_has_seen_too() {
+    use super::suggestions::{Outcome, Suggestion, What, ack, read};
+    let (_folder, path) = folder();
+    assert_eq!((read(&path).unwrap(), ack(&path, None).unwrap()), (vec![], None), "there is no file yet");
+    let store = opened(&path).store;
+    assert_eq!(ack(&path, None).unwrap(), None);
+    for (number, (variant, text)) in
+        [("a", Some("old")), ("a", Some("new")), ("b", Some("b")), ("b", None)].iter().enumerate()
+    {
+        store.suggestions().asked(Suggestion {
+            id: format!("id-{number}"),
+            asked_unix_ms: number as u64,
+            event: "suggested".to_owned(),
+            persona: "Mai".to_owned(),
+            variant: (*variant).to_owned(),
+            text: text.map(str::to_owned),
+        });
+    }
+    for (id, what) in [("id-0", What::Room), ("id-0", What::Nothing), ("id-1", What::Nothing), ("id-3", What::Program)]
+    {
+        store.suggestions().came(Outcome { id: id.to_owned(), what, after_ms: 7 });
+    }
+    drop(store);
+    assert_eq!(ack(&path, None).unwrap().as_deref(), Some("id-2"), "the last one that was told");
+    assert_eq!(ack(&path, Some("id-2")).unwrap().as_deref(), Some("id-2"), "twice is once");
+    assert_eq!(ack(&path, Some("id-3")).unwrap(), None, "nobody can have seen what was withheld");
+    assert_eq!(ack(&path, Some("id-9")).unwrap(), None);
+    let tallies = opened(&path).suggestions;
+    assert_eq!(tallies, read(&path).unwrap());
+    let counts: Vec<_> = tallies
+        .iter()
+        .map(|one| (one.variant.as_deref(), one.text.as_deref(), [one.asked, one.known, one.followed, one.acked]))
+        .collect();
+    let expected =
+        [(Some("a"), Some("new"), [2, 2, 1, 0]), (Some("b"), Some("b"), [1, 0, 0, 1]), (None, None, [1, 1, 1, 0])];
+    assert_eq!(counts, expected);
 }

@@ -1,36 +1,57 @@
-//! Delivery: messages for one webhook -> attempts, again and again by Standard Webhooks' first steps, then given up.
+//! Delivery: messages for one webhook -> attempts by Standard Webhooks' schedule, and a digest of what came too late.
 //!
-//! What waits is held in memory and is lost with the process; nothing more is claimed. Each message has its own
-//! schedule, so a new one does not wait behind one that failed; and once one has come through, the others follow at
-//! once, the oldest first. There is no jitter: one sidecar is no herd.
+//! Each message has its own schedule, so a new one does not wait behind one that failed; and once one has come through,
+//! the others follow at once, the oldest first. What is no longer news when its turn comes is told in one digest. After
+//! its last attempt a message waits for the next one that comes through; only who is gone for good gets nothing more.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::post::{Answer, Outgoing, Post};
+use super::digest::{self, Voice, digest};
+use super::outbox::{Change, Keeper, Kept};
+use super::post::{Answer, Post};
+use crate::config::webhooks::WebhookFormat;
 
-/// How many messages may wait for one webhook; the oldest is dropped for a new one.
+/// How many messages wait for one webhook one by one; of more the older half goes into the digest.
 pub const WAITING_MAX: usize = 64;
-/// The waits after the first, second, ... failed attempt; after as many and one more attempts a message is given up.
-pub const RETRIES: [Duration; 4] =
-    [Duration::from_secs(5), Duration::from_secs(300), Duration::from_secs(1800), Duration::from_secs(7200)];
+/// The waits after the first, second, ... failed attempt.
+pub const RETRIES: [Duration; 9] = [
+    Duration::from_secs(5),
+    Duration::from_secs(5 * 60),
+    Duration::from_secs(30 * 60),
+    Duration::from_secs(2 * 3600),
+    Duration::from_secs(5 * 3600),
+    Duration::from_secs(10 * 3600),
+    Duration::from_secs(14 * 3600),
+    Duration::from_secs(20 * 3600),
+    Duration::from_secs(24 * 3600),
+];
+/// How much longer a wait may be, by chance: who was down is not to be asked by everybody at once.
+pub const JITTER_PERMILLE_MAX: u32 = 100;
+/// At the end of the run a receiver is waited for only so long, if it asks for it.
+const LAST_PAUSE_MAX: Duration = Duration::from_secs(2);
 
-/// A webhook as logs may name it.
+/// A webhook as it is known in here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Label {
-    pub format: &'static str,
+    pub format: WebhookFormat,
     pub host: String,
+    /// The same in every run, and without anything of its URL.
+    pub name: String,
 }
 
 /// What waits for one webhook. Shared by the one who speaks and the task that delivers.
-#[derive(Debug)]
 pub struct Mailbox {
-    label: Label,
+    pub label: Label,
+    voice: Voice,
+    /// What the receiver wants between two messages.
+    pace: Option<Duration>,
+    keeper: Keeper,
     queue: Mutex<Queue>,
     changed: Notify,
 }
@@ -48,45 +69,65 @@ struct Queue {
 
 #[derive(Clone, Debug)]
 struct Waiting {
-    outgoing: Arc<Outgoing>,
+    kept: Kept,
     number: u64,
-    attempts: usize,
-    due: Instant,
+    /// When it came in here, and how old it was then.
+    since: Instant,
+    /// `None`: with the next one that comes through.
+    due: Option<Instant>,
+}
+
+impl Waiting {
+    fn is_old(&self) -> bool {
+        digest::is_old(self.kept.told_unix_ms, self.since.elapsed())
+    }
 }
 
 /// What the task does next.
 enum Next {
     Attempt(Waiting),
+    /// One digest in place of these.
+    Gather(Vec<Waiting>),
     WaitUntil(Instant),
     Idle,
     Closed,
 }
 
+/// Whether this is the end of the run: each message then gets one last attempt, without waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum AtEnd {
+    No,
+    LastTry,
+}
+
 impl Mailbox {
-    pub fn new(label: Label) -> Self {
-        Mailbox { label, queue: Mutex::default(), changed: Notify::new() }
+    pub fn new(label: Label, voice: Voice, pace: Option<Duration>, keeper: Keeper) -> Self {
+        Mailbox { label, voice, pace, keeper, queue: Mutex::default(), changed: Notify::new() }
     }
 
-    /// Takes a message in; never waits.
-    pub fn put(&self, outgoing: Outgoing) {
-        let dropped = self.with(|queue| {
-            if queue.closed {
-                return None;
-            }
-            queue.told += 1;
-            let (number, due) = (queue.told, Instant::now());
-            queue.waiting.push_back(Waiting { outgoing: Arc::new(outgoing), number, attempts: 0, due });
-            queue.shortened()
-        });
-        self.tell_dropped(dropped);
+    /// Takes a message in that is kept already; never waits.
+    pub fn put(&self, kept: Kept) {
+        self.with(|queue| queue.add(kept, Some(Instant::now())));
         self.changed.notify_one();
     }
 
-    fn tell_dropped(&self, dropped: Option<Waiting>) {
-        if let Some(dropped) = dropped {
-            let (Label { format, host }, event) = (&self.label, dropped.outgoing.event);
-            tracing::warn!(message = "Too many messages wait, the oldest was dropped.", format, host, event);
-        }
+    /// Takes in what an earlier run has left.
+    pub fn put_left(&self, kept: Kept) {
+        let now_unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let wait = |due: u64| Duration::from_millis(due.saturating_sub(u64::try_from(now_unix_ms).unwrap_or(u64::MAX)));
+        // A clock that was put back must not make it wait for ever.
+        let due = kept.due_unix_ms.map(|due| Instant::now() + wait(due).min(longest_wait()));
+        self.with(|queue| queue.add(kept, due));
+        self.changed.notify_one();
+    }
+
+    /// Nothing is taken any more: it said in an earlier run that it is gone.
+    pub fn close(&self) {
+        self.with(|queue| queue.closed = true);
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.with(|queue| queue.closed)
     }
 
     pub fn waiting(&self) -> usize {
@@ -99,40 +140,45 @@ impl Mailbox {
 }
 
 impl Queue {
+    fn add(&mut self, kept: Kept, due: Option<Instant>) {
+        if !self.closed {
+            self.told += 1;
+            self.waiting.push_back(Waiting { kept, number: self.told, since: Instant::now(), due });
+        }
+    }
+
     fn next(&mut self, now: Instant, at_end: AtEnd) -> Next {
         if self.closed {
             return Next::Closed;
         }
-        let ready = |one: &Waiting| at_end == AtEnd::LastTry || one.due <= now;
-        if let (AtEnd::No, Some(pause)) = (at_end, self.not_before.filter(|pause| *pause > now))
-            && !self.waiting.is_empty()
-        {
-            return Next::WaitUntil(pause);
+        if self.waiting.len() > WAITING_MAX {
+            return Next::Gather(self.waiting.drain(..WAITING_MAX / 2).collect());
         }
-        if let Some(found) = self.waiting.iter().position(ready).and_then(|at| self.waiting.remove(at)) {
-            return Next::Attempt(found);
+        if let Some(pause) = self.not_before.filter(|pause| *pause > now && !self.waiting.is_empty()) {
+            let is_over = at_end == AtEnd::LastTry && pause - now > LAST_PAUSE_MAX;
+            return if is_over { Next::Closed } else { Next::WaitUntil(pause) };
         }
-        self.waiting.iter().map(|one| one.due).min().map_or(Next::Idle, Next::WaitUntil)
+        let ready = |one: &Waiting| at_end == AtEnd::LastTry || one.due.is_some_and(|due| due <= now);
+        let Some(at) = self.waiting.iter().position(ready) else {
+            return self.waiting.iter().filter_map(|one| one.due).min().map_or(Next::Idle, Next::WaitUntil);
+        };
+        if self.waiting[at].is_old() {
+            let (old, news) = self.waiting.drain(..).partition::<Vec<_>, _>(Waiting::is_old);
+            self.waiting = news.into();
+            return match <[Waiting; 1]>::try_from(old) {
+                Ok([one]) if one.kept.event == digest::EVENT => Next::Attempt(one),
+                Ok(one) => Next::Gather(one.into()),
+                Err(all) => Next::Gather(all),
+            };
+        }
+        self.waiting.remove(at).map_or(Next::Idle, Next::Attempt)
     }
 
     /// Puts one back where it was, to be tried again.
-    fn put_back(&mut self, one: Waiting) -> Option<Waiting> {
+    fn put_back(&mut self, one: Waiting) {
         let at = self.waiting.partition_point(|other| other.number < one.number);
         self.waiting.insert(at, one);
-        self.shortened()
     }
-
-    /// Takes the oldest out when there are too many.
-    fn shortened(&mut self) -> Option<Waiting> {
-        if self.waiting.len() > WAITING_MAX { self.waiting.pop_front() } else { None }
-    }
-}
-
-/// Whether this is the end of the run: each message then gets one last attempt, without waiting.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum AtEnd {
-    No,
-    LastTry,
 }
 
 /// Delivers until `closing`, and then what is left, once.
@@ -141,15 +187,16 @@ pub async fn deliver(mailbox: Arc<Mailbox>, post: impl Post, closing: Cancellati
         let at_end = if closing.is_cancelled() { AtEnd::LastTry } else { AtEnd::No };
         match mailbox.with(|queue| queue.next(Instant::now(), at_end)) {
             Next::Attempt(one) => {
-                let answer = post.post(&one.outgoing).await;
-                mailbox.settle(one, answer, at_end);
+                let answer = post.post(&one.kept).await;
+                mailbox.settle(one, answer, at_end).await;
             }
+            Next::Gather(all) => mailbox.gather(all).await,
             Next::Closed => return,
             Next::Idle if at_end == AtEnd::LastTry => return,
             Next::WaitUntil(due) => tokio::select! {
                 () = tokio::time::sleep_until(due) => {}
                 () = mailbox.changed.notified() => {}
-                () = closing.cancelled() => {}
+                () = closing.cancelled(), if at_end == AtEnd::No => {}
             },
             Next::Idle => tokio::select! {
                 () = mailbox.changed.notified() => {}
@@ -160,109 +207,251 @@ pub async fn deliver(mailbox: Arc<Mailbox>, post: impl Post, closing: Cancellati
 }
 
 impl Mailbox {
+    /// Puts one digest in the place of these messages.
+    async fn gather(&self, all: Vec<Waiting>) {
+        let kept: Vec<Kept> = all.iter().map(|one| one.kept.clone()).collect();
+        let mut digest = digest(&self.label.name, self.label.format, &self.voice, &kept);
+        // The first that would have gone out decides when, and takes the others along.
+        let due = all.iter().filter_map(|one| one.due).min();
+        digest.due_unix_ms = due.map(unix_ms);
+        let remove = kept.into_iter().map(|kept| (kept.webhook, kept.id)).collect();
+        self.keeper.change(Change { remove, put: vec![digest.clone()], gone: None }).await;
+        let number = all.iter().map(|one| one.number).min().unwrap_or_default();
+        let since = all.iter().map(|one| one.since).min().unwrap_or_else(Instant::now);
+        self.with(|queue| queue.put_back(Waiting { kept: digest, number, since, due }));
+    }
+
     /// Draws the consequence of an attempt.
-    fn settle(&self, one: Waiting, answer: Answer, at_end: AtEnd) {
-        let (Label { format, host }, event) = (&self.label, one.outgoing.event);
+    async fn settle(&self, one: Waiting, answer: Answer, at_end: AtEnd) {
+        let (Label { format, host, .. }, event) = (&self.label, one.kept.event.as_str());
+        let format = format.name();
+        let remove = vec![(one.kept.webhook.clone(), one.kept.id.clone())];
         match answer {
-            Answer::Delivered => {
+            Answer::Delivered(pause) => {
                 tracing::debug!(message = "A message was delivered.", format, host, event);
+                self.keeper.change(Change { remove, ..Change::default() }).await;
                 // The receiver is back: what waited for it need not wait any longer.
-                self.with(|queue| queue.waiting.iter_mut().for_each(|one| one.due = Instant::now()));
+                self.with(|queue| {
+                    queue.waiting.iter_mut().for_each(|one| one.due = Some(Instant::now()));
+                    queue.not_before = pause.max(self.pace).map(|pause| Instant::now() + pause);
+                });
             }
             Answer::Rejected(status) => {
                 tracing::warn!(message = "A message was rejected by its receiver.", format, host, event, status);
+                self.keeper.change(Change { remove, ..Change::default() }).await;
             }
-            Answer::Closed(status) => {
-                let message = "The webhook does not exist or does not know us, and is not used any more in this run.";
-                tracing::error!(message, format, host, status);
-                self.with(|queue| {
-                    queue.closed = true;
-                    queue.waiting.clear();
-                });
-            }
+            Answer::Closed(status) => self.give_up(status).await,
             Answer::Throttled(wait) => {
                 let pause = wait.map(|wait| Instant::now() + wait);
                 self.with(|queue| queue.not_before = pause);
-                self.again(one, "the receiver asks us to wait", wait, at_end);
+                self.again(one, "the receiver asks us to wait", wait, at_end).await;
             }
-            Answer::Failed(why) => self.again(one, &why, None, at_end),
+            Answer::Failed(why) => self.again(one, &why, None, at_end).await,
         }
     }
 
-    fn again(&self, one: Waiting, why: &str, asked: Option<Duration>, at_end: AtEnd) {
-        let (Label { format, host }, event) = (&self.label, one.outgoing.event);
-        let attempts = one.attempts + 1;
-        let wait = match (RETRIES.get(one.attempts), at_end) {
-            (Some(wait), AtEnd::No) => asked.unwrap_or(*wait),
-            _ => return tracing::warn!(message = "A message was given up.", format, host, event, attempts, why),
-        };
-        let again_in_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-        tracing::warn!(message = "A message was not delivered.", format, host, event, attempts, again_in_ms, why);
-        let dropped = self.with(|queue| queue.put_back(Waiting { attempts, due: Instant::now() + wait, ..one }));
-        self.tell_dropped(dropped);
+    async fn again(&self, mut one: Waiting, why: &str, asked: Option<Duration>, at_end: AtEnd) {
+        let (Label { format, host, .. }, event) = (&self.label, one.kept.event.clone());
+        let (format, attempts) = (format.name(), one.kept.attempts + 1);
+        if at_end == AtEnd::LastTry {
+            return tracing::warn!(
+                message = "A message has not arrived before the end.",
+                format,
+                host,
+                event,
+                attempts,
+                why
+            );
+        }
+        let wait = RETRIES.get(one.kept.attempts as usize).map(|wait| asked.unwrap_or_else(|| jittered(*wait)));
+        one.kept.attempts = attempts;
+        one.due = wait.map(|wait| Instant::now() + wait);
+        one.kept.due_unix_ms = one.due.map(unix_ms);
+        let again_in_ms = wait.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
+        match again_in_ms {
+            Some(again_in_ms) => {
+                tracing::warn!(
+                    message = "A message was not delivered.",
+                    format,
+                    host,
+                    event,
+                    attempts,
+                    again_in_ms,
+                    why
+                );
+            }
+            None => {
+                let message = "A message was not delivered; it follows the next one that is.";
+                tracing::warn!(message, format, host, event, attempts, why);
+            }
+        }
+        self.keeper.change(Change { put: vec![one.kept.clone()], ..Change::default() }).await;
+        self.with(|queue| queue.put_back(one));
     }
+
+    /// The receiver is gone, or does not know us: that need not be asked a second time.
+    async fn give_up(&self, status: u16) {
+        let (Label { format, host, name }, message) = (&self.label, "The webhook does not exist or does not know us.");
+        let gone = is_gone_for_good(*format, status);
+        let again = if gone { "never: write its new URL into the config" } else { "in the next run" };
+        tracing::error!(message, format = format.name(), host, status, tried_again = again);
+        let waiting = self.with(|queue| {
+            queue.closed = true;
+            std::mem::take(&mut queue.waiting)
+        });
+        if gone {
+            self.keeper.change(Change { gone: Some((name.clone(), status)), ..Change::default() }).await;
+        } else {
+            tracing::warn!(
+                message = "What waits for the webhook is kept for the next run.",
+                waiting = waiting.len() + 1
+            );
+        }
+    }
+}
+
+/// Whether that status means that this URL will never work again. A home server says 404 also while it is set up.
+fn is_gone_for_good(format: WebhookFormat, status: u16) -> bool {
+    match format {
+        WebhookFormat::Discord | WebhookFormat::Slack => matches!(status, 404 | 410),
+        WebhookFormat::Generic => status == 410,
+        WebhookFormat::Ntfy => false,
+    }
+}
+
+/// A little longer than this, by chance.
+fn jittered(wait: Duration) -> Duration {
+    wait + wait * rand::random_range(0..=JITTER_PERMILLE_MAX) / 1000
+}
+
+fn longest_wait() -> Duration {
+    RETRIES[RETRIES.len() - 1] * (1000 + JITTER_PERMILLE_MAX) / 1000
+}
+
+fn unix_ms(at: Instant) -> u64 {
+    let due = SystemTime::now() + at.saturating_duration_since(Instant::now());
+    let since_epoch = due.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::tell::generic::Stamp;
+    use futures_util::future::BoxFuture;
     use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+    use super::*;
+    use crate::tell::outbox::{Contents, Outbox, Part};
 
     /// A receiver that answers by a script (and takes everything when that is over), and tells when it was asked.
     struct Scripted {
         answers: Mutex<VecDeque<Answer>>,
-        asked: UnboundedSender<(u64, String)>,
+        asked: UnboundedSender<(u64, Kept)>,
         start: Instant,
     }
 
     impl Post for Scripted {
-        async fn post(&self, outgoing: &Outgoing) -> Answer {
-            self.asked.send((self.start.elapsed().as_secs(), outgoing.body.clone())).unwrap();
-            self.answers.lock().unwrap().pop_front().unwrap_or(Answer::Delivered)
+        async fn post(&self, kept: &Kept) -> Answer {
+            self.asked.send((self.start.elapsed().as_secs(), kept.clone())).unwrap();
+            self.answers.lock().unwrap().pop_front().unwrap_or(Answer::Delivered(None))
+        }
+    }
+
+    /// What is kept, by its id.
+    #[derive(Clone, Default)]
+    struct Shelf(Arc<Mutex<std::collections::BTreeMap<String, Kept>>>, Arc<Mutex<Vec<String>>>);
+
+    impl Outbox for Shelf {
+        fn change(&self, change: Change) -> BoxFuture<'static, bool> {
+            let mut kept = self.0.lock().unwrap();
+            change.remove.iter().for_each(|(_, id)| drop(kept.remove(id)));
+            kept.extend(change.put.into_iter().map(|one| (one.id.clone(), one)));
+            self.1.lock().unwrap().extend(change.gone.map(|(webhook, _)| webhook));
+            Box::pin(std::future::ready(true))
+        }
+    }
+
+    impl Shelf {
+        fn ids(&self) -> Vec<String> {
+            self.0.lock().unwrap().keys().cloned().collect()
         }
     }
 
     struct Rig {
         mailbox: Arc<Mailbox>,
+        shelf: Shelf,
         closing: CancellationToken,
-        asked: UnboundedReceiver<(u64, String)>,
+        asked: UnboundedReceiver<(u64, Kept)>,
         task: tokio::task::JoinHandle<()>,
     }
 
     fn rig(answers: impl IntoIterator<Item = Answer>) -> Rig {
+        rig_of(WebhookFormat::Generic, Shelf::default(), answers)
+    }
+
+    fn rig_of(format: WebhookFormat, shelf: Shelf, answers: impl IntoIterator<Item = Answer>) -> Rig {
         let (asking, asked) = unbounded_channel();
         let answers = Mutex::new(answers.into_iter().collect());
         let post = Scripted { answers, asked: asking, start: Instant::now() };
-        let mailbox = Arc::new(Mailbox::new(Label { format: "generic", host: "test".to_owned() }));
+        let label = Label { format, host: "test".to_owned(), name: "w".to_owned() };
+        let voice = Voice { name: "Mai".to_owned(), language: "en".to_owned(), away: "Away:".to_owned() };
+        let keeper = Keeper::new(Arc::new(shelf.clone()));
+        let mailbox = Arc::new(Mailbox::new(label, voice, None, keeper));
         let closing = CancellationToken::new();
         let task = tokio::spawn(deliver(Arc::clone(&mailbox), post, closing.clone()));
-        Rig { mailbox, closing, asked, task }
+        Rig { mailbox, shelf, closing, asked, task }
+    }
+
+    fn letter(id: &str) -> Kept {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let told_unix_ms = u64::try_from(now.as_millis()).unwrap();
+        let (webhook, id, event) = ("w".to_owned(), id.to_owned(), "downgraded".to_owned());
+        let part = Part { id: id.clone(), at_unix_ms: told_unix_ms, event: event.clone(), text: id.clone() };
+        let contents = Contents { parts: vec![part], left_out: 0 };
+        Kept {
+            webhook,
+            body: id.clone(),
+            id,
+            event,
+            told_unix_ms,
+            attempts: 0,
+            due_unix_ms: Some(told_unix_ms),
+            contents,
+        }
+    }
+
+    fn parts(kept: &Kept) -> Vec<&str> {
+        kept.contents.parts.iter().map(|part| part.text.as_str()).collect()
     }
 
     impl Rig {
-        fn put(&self, body: &str) {
-            let stamp = Stamp { id: body.to_owned(), at_unix_ms: 0 };
-            self.mailbox.put(Outgoing { event: "downgraded", stamp, body: body.to_owned() });
+        /// Kept and put in, as by whoever speaks.
+        fn put(&self, id: &str) {
+            self.shelf.0.lock().unwrap().insert(id.to_owned(), letter(id));
+            self.mailbox.put(letter(id));
+        }
+
+        async fn next(&mut self) -> (u64, Kept) {
+            self.asked.recv().await.unwrap()
         }
 
         async fn asked(&mut self, count: usize) -> Vec<(u64, String)> {
             let mut all = Vec::new();
             for _ in 0..count {
-                all.push(self.asked.recv().await.unwrap());
+                let (second, kept) = self.next().await;
+                all.push((second, kept.id));
             }
             all
         }
 
-        /// Ends the run, and gives back what was asked meanwhile.
-        async fn end(mut self) -> Vec<String> {
+        /// Ends the run, and gives back what was asked meanwhile, and what is kept.
+        async fn end(mut self) -> (Vec<String>, Vec<String>) {
             self.closing.cancel();
             self.task.await.unwrap();
             let mut all = Vec::new();
-            while let Ok((_, body)) = self.asked.try_recv() {
-                all.push(body);
+            while let Ok((_, kept)) = self.asked.try_recv() {
+                all.push(kept.id);
             }
-            all
+            (all, self.shelf.ids())
         }
     }
 
@@ -270,31 +459,74 @@ mod tests {
         Answer::Failed("down".to_owned())
     }
 
-    fn at(asked: Vec<(u64, String)>) -> Vec<u64> {
-        asked.into_iter().map(|(second, _)| second).collect()
+    fn failures(count: usize) -> Vec<Answer> {
+        (0..count).map(|_| failure()).collect()
+    }
+
+    /// Whether it came after this many seconds, or as much later as chance may have it.
+    fn about(second: u64, expected: u64) -> bool {
+        (expected..=expected + expected / 10 + 1).contains(&second)
+    }
+
+    fn nothing() -> (Vec<String>, Vec<String>) {
+        (Vec::new(), Vec::new())
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_receiver_that_is_down_is_tried_by_the_schedule_until_it_is_up() {
-        let mut rig = rig([failure(), failure(), failure()]);
+    async fn a_receiver_that_is_down_for_minutes_gets_the_news_by_the_schedule() {
+        let mut rig = rig(failures(2));
         rig.put("a");
-        assert_eq!(at(rig.asked(4).await), [0, 5, 305, 2105]);
-        assert_eq!(rig.end().await, [""; 0]);
+        let asked = rig.asked(3).await;
+        assert!(asked.iter().all(|(_, id)| id == "a"), "{asked:?}");
+        assert!(asked[0].0 == 0 && about(asked[1].0, 5) && about(asked[2].0, 305), "{asked:?}");
+        assert_eq!(rig.end().await, nothing());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_message_is_given_up_after_the_schedule() {
-        let mut rig = rig((0..=RETRIES.len()).map(|_| failure()));
+    async fn a_receiver_that_is_down_for_hours_gets_one_digest_of_what_it_missed() {
+        let mut rig = rig(failures(10));
         rig.put("a");
-        assert_eq!(at(rig.asked(5).await), [0, 5, 305, 2105, 9305]);
+        rig.asked(3).await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        rig.put("b");
+        rig.asked(3).await;
+        // Nothing of it is news any more: one digest, on the schedule of the first.
+        let (second, first) = rig.next().await;
+        assert!(about(second, 5 + 300 + 1800) && first.event == digest::EVENT, "{second}: {first:?}");
+        assert_eq!(parts(&first), ["a", "b"]);
+        assert_eq!(rig.shelf.ids(), [first.id.clone()], "it is kept in place of the others");
+        for expected in [9305, 27_305, 63_305] {
+            let (second, again) = rig.next().await;
+            assert!(about(second, expected), "{second} for {expected}");
+            assert_eq!(again.id, first.id);
+        }
+        // A new one is news, and comes through: the digest need not wait for its time.
+        rig.put("c");
+        let (at, c) = rig.next().await;
+        assert_eq!(c.id, "c");
+        assert_eq!(rig.asked(1).await, [(at, first.id)]);
+        assert_eq!(rig.end().await, nothing());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_the_whole_schedule_it_waits_for_the_next_that_comes_through() {
+        let mut rig = rig(failures(RETRIES.len() + 1));
+        rig.put("a");
+        let last = rig.asked(RETRIES.len() + 1).await;
+        let all: u64 = RETRIES.iter().map(Duration::as_secs).sum();
+        assert!(about(last[RETRIES.len()].0, all), "{last:?}");
         tokio::time::sleep(Duration::from_secs(1_000_000)).await;
-        assert_eq!(rig.mailbox.waiting(), 0);
-        assert_eq!(rig.end().await, [""; 0]);
+        assert!(rig.asked.try_recv().is_err());
+        assert_eq!(rig.mailbox.waiting(), 1);
+        rig.put("b");
+        assert_eq!(rig.next().await.1.id, "b");
+        assert_eq!(parts(&rig.next().await.1), ["a"]);
+        assert_eq!(rig.end().await, nothing());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_new_message_does_not_wait_behind_one_that_failed_and_fetches_it_when_it_comes_through() {
-        let mut rig = rig([failure(), failure()]);
+        let mut rig = rig(failures(2));
         rig.put("a");
         rig.put("b");
         assert_eq!(rig.asked(2).await, [(0, "a".to_owned()), (0, "b".to_owned())]);
@@ -304,46 +536,46 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn when_too_many_wait_the_oldest_is_dropped() {
-        let mut rig = rig((0..2 * WAITING_MAX).map(|_| failure()));
-        for number in 0..WAITING_MAX + 3 {
-            rig.put(&number.to_string());
-        }
-        assert_eq!(rig.mailbox.waiting(), WAITING_MAX);
-        assert_eq!(rig.asked(1).await, [(0, "3".to_owned())]);
-        // Those that failed wait, too, and are the older ones.
-        rig.asked(WAITING_MAX - 1).await;
-        rig.put("new");
-        assert_eq!(rig.mailbox.waiting(), WAITING_MAX);
-        let last = rig.end().await;
-        assert_eq!(last.first().map(String::as_str), Some("4"));
-        assert_eq!(last.last().map(String::as_str), Some("new"));
+    async fn what_was_left_by_an_earlier_run_goes_out_when_it_is_due_and_old_news_as_a_digest() {
+        let mut rig = rig([]);
+        let now = letter("x").told_unix_ms;
+        let left = |id: &str, ago_ms: u64, due: Option<u64>| Kept {
+            told_unix_ms: now - ago_ms,
+            due_unix_ms: due,
+            attempts: 1,
+            ..letter(id)
+        };
+        rig.mailbox.put_left(left("old", 16 * 60_000, Some(now)));
+        rig.mailbox.put_left(left("older", 3_600_000, None));
+        rig.mailbox.put_left(left("news", 1000, Some(now + 5_000)));
+        // The clock was put back.
+        rig.mailbox.put_left(left("far", 1000, Some(now + 400 * 86_400_000)));
+        assert_eq!(parts(&rig.next().await.1), ["old", "older"]);
+        assert_eq!(rig.asked(2).await, [(0, "news".to_owned()), (0, "far".to_owned())]);
+        assert_eq!(rig.end().await, nothing());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_comes_back_to_a_full_queue_is_dropped_when_it_is_the_oldest() {
-        let mailbox = Mailbox::new(Label { format: "generic", host: "test".to_owned() });
-        let put = |body: &str| {
-            let stamp = Stamp { id: body.to_owned(), at_unix_ms: 0 };
-            mailbox.put(Outgoing { event: "downgraded", stamp, body: body.to_owned() });
-        };
-        put("oldest");
-        let Next::Attempt(under_way) = mailbox.with(|queue| queue.next(Instant::now(), AtEnd::No)) else {
-            panic!("it is due")
-        };
-        (0..WAITING_MAX).for_each(|number| put(&number.to_string()));
-        mailbox.settle(under_way, failure(), AtEnd::No);
-        assert_eq!(mailbox.waiting(), WAITING_MAX);
-        assert_eq!(mailbox.with(|queue| queue.waiting[0].outgoing.body.clone()), "0");
+    async fn when_too_many_wait_the_older_half_is_told_in_a_digest() {
+        let mut rig = rig(failures(2 * WAITING_MAX));
+        for number in 0..=WAITING_MAX {
+            rig.put(&format!("{number:03}"));
+        }
+        let (_, first) = rig.next().await;
+        assert_eq!(parts(&first).len(), WAITING_MAX / 2);
+        assert_eq!(parts(&first)[0], "000");
+        assert_eq!(rig.asked(1).await, [(0, "032".to_owned())]);
+        assert_eq!(rig.shelf.ids().len(), WAITING_MAX / 2 + 2);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_receiver_that_asks_us_to_wait_is_left_alone_for_so_long() {
-        let mut rig = rig([Answer::Throttled(Some(Duration::from_secs(40)))]);
+        let mut rig =
+            rig([Answer::Throttled(Some(Duration::from_secs(40))), Answer::Delivered(Some(Duration::from_secs(9)))]);
         rig.put("a");
         rig.asked(1).await;
         rig.put("b");
-        assert_eq!(rig.asked(2).await, [(40, "a".to_owned()), (40, "b".to_owned())]);
+        assert_eq!(rig.asked(2).await, [(40, "a".to_owned()), (49, "b".to_owned())]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -353,29 +585,50 @@ mod tests {
         rig.put("b");
         assert_eq!(rig.asked(2).await, [(0, "a".to_owned()), (0, "b".to_owned())]);
         tokio::time::sleep(Duration::from_secs(1_000_000)).await;
-        assert_eq!(rig.end().await, [""; 0]);
+        assert_eq!(rig.end().await, nothing());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_receiver_that_is_gone_gets_nothing_more() {
-        let mut rig = rig([Answer::Closed(404)]);
-        rig.put("a");
-        rig.put("b");
-        assert_eq!(rig.asked(1).await, [(0, "a".to_owned())]);
-        tokio::time::timeout(Duration::from_secs(1), &mut rig.task).await.expect("the task ends").unwrap();
-        rig.put("c");
-        assert_eq!(rig.mailbox.waiting(), 0);
-        assert!(rig.asked.try_recv().is_err());
+    async fn a_receiver_that_is_gone_gets_nothing_more_in_this_run_or_any_other() {
+        for (format, status, for_good) in [
+            (WebhookFormat::Discord, 404, true),
+            (WebhookFormat::Slack, 410, true),
+            (WebhookFormat::Generic, 410, true),
+            (WebhookFormat::Generic, 404, false),
+            (WebhookFormat::Discord, 401, false),
+            (WebhookFormat::Ntfy, 404, false),
+        ] {
+            let mut rig = rig_of(format, Shelf::default(), [Answer::Closed(status)]);
+            rig.put("a");
+            assert_eq!(rig.asked(1).await, [(0, "a".to_owned())]);
+            tokio::time::timeout(Duration::from_secs(1), &mut rig.task).await.expect("the task ends").unwrap();
+            rig.mailbox.put(letter("c"));
+            assert_eq!(rig.mailbox.waiting(), 0);
+            assert!(rig.asked.try_recv().is_err());
+            let gone = rig.shelf.1.lock().unwrap().clone();
+            assert_eq!(gone, if for_good { vec!["w".to_owned()] } else { vec![] }, "{format:?} {status}");
+        }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn at_the_end_each_message_gets_one_last_attempt_without_waiting() {
-        let mut rig = rig([failure(), failure(), failure(), failure()]);
+    async fn at_the_end_each_message_gets_one_last_attempt_without_waiting_and_stays_kept() {
+        let mut rig = rig(failures(4));
         rig.put("a");
         rig.put("b");
         rig.asked(2).await;
         let start = Instant::now();
-        assert_eq!(rig.end().await, ["a", "b"]);
+        let both = vec!["a".to_owned(), "b".to_owned()];
+        assert_eq!(rig.end().await, (both.clone(), both));
+        assert_eq!(start.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn at_the_end_a_receiver_that_wants_to_be_left_alone_is() {
+        let mut rig = rig([Answer::Throttled(Some(Duration::from_secs(40)))]);
+        rig.put("a");
+        rig.asked(1).await;
+        let start = Instant::now();
+        assert_eq!(rig.end().await, (vec![], vec!["a".to_owned()]));
         assert_eq!(start.elapsed(), Duration::ZERO);
     }
 }

@@ -2,9 +2,14 @@
 //!
 //! The id and the time also go out as Standard Webhooks' headers, so that a receiver can drop what it has had.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use serde::Serialize;
 
+use super::digest::Voice;
+use super::outbox::{Contents, Part};
 use super::persona::{Persona, Words};
+use super::private::without_places;
 use super::words::shortened;
 use crate::decide::notice::Notice;
 use crate::decide::reason::Reason;
@@ -15,54 +20,88 @@ const REASON_LENGTH_MAX: usize = 1000;
 
 /// How much a message matters to the one who reads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
-enum Severity {
+pub enum Severity {
     Info,
     Warning,
     Error,
 }
 
+/// A message of Tierkeeper: text that is ready to show, and the facts beside it. A receiver must bear fields and events
+/// that it does not know.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(title = "Message"))]
 struct Payload<'a> {
+    /// The same whenever the message is repeated, and in the header `webhook-id`.
     id: &'a str,
+    /// When it was told, in milliseconds since 1970.
     at_unix_ms: u64,
+    /// What has happened, such as `downgraded`.
     event: &'a str,
     severity: Severity,
+    /// The message, in the persona's words.
     text: &'a str,
-    /// Present also when there is none, as `null`.
+    /// The technical part, in a line of its own; `null` when there is none.
     tip: Option<&'a str>,
+    /// Which of the persona's ways to say it this is, for whoever measures what they are worth; empty in a `digest`.
+    variant: &'a str,
+    /// The name of who speaks.
     persona: &'a str,
+    /// Of the text, as a language tag such as `en`.
     language: &'a str,
     facts: Facts<'a>,
+    /// Why, as the log has it; in English.
     reason: String,
 }
 
-/// The notice's fields; bytes as numbers, durations in milliseconds, as in all our JSON.
+/// What the text says, for programs. Which of them are there depends on the event.
 #[derive(Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(title = "Facts"))]
 #[serde(rename_all = "snake_case")]
 struct Facts<'a> {
+    /// The rung that served before.
     #[serde(skip_serializing_if = "Option::is_none")]
     from: Option<&'a str>,
+    /// The rung that serves now.
     #[serde(skip_serializing_if = "Option::is_none")]
     to: Option<&'a str>,
+    /// The rung that it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     rung: Option<&'a str>,
+    /// The rung that would come back first.
     #[serde(skip_serializing_if = "Option::is_none")]
     wanted: Option<&'a str>,
+    /// The rung that serves; absent when none does.
     #[serde(skip_serializing_if = "Option::is_none")]
     serving: Option<&'a str>,
+    /// What is short, or what is kept though it should not be.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<u64>"))]
     missing_bytes: Option<Bytes>,
+    /// `ram`, `vram` or `cgroup`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<String>"))]
     pool: Option<serde_json::Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<u64>"))]
     below_for_ms: Option<Span>,
+    /// What the model server said.
     #[serde(skip_serializing_if = "Option::is_none")]
     why: Option<String>,
+    /// How many requests wait.
     #[serde(skip_serializing_if = "Option::is_none")]
     waiting: Option<u32>,
+    /// How long the first of them has.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<u64>"))]
     waited_ms: Option<Span>,
+    /// In a `digest`: what it tells of, the oldest first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    messages: Option<&'a [Part]>,
+    /// In a `digest`: how many older ones there were.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    left_out: Option<u64>,
 }
 
 /// What identifies a message over all its deliveries.
@@ -71,6 +110,34 @@ pub struct Stamp {
     /// Without a dot, which separates the parts of a signed message.
     pub id: String,
     pub at_unix_ms: u64,
+}
+
+impl Stamp {
+    /// A new one, for now.
+    pub fn now() -> Self {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let at_unix_ms = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
+        Stamp { id: format!("tierkeeper-{at_unix_ms}-{:08x}", rand::random::<u32>()), at_unix_ms }
+    }
+}
+
+/// The body of what came too late to be news.
+pub fn digest(stamp: &Stamp, text: &str, voice: &Voice, contents: &Contents) -> String {
+    let (messages, left_out) = (Some(contents.parts.as_slice()), Some(contents.left_out));
+    let payload = Payload {
+        id: &stamp.id,
+        at_unix_ms: stamp.at_unix_ms,
+        event: super::digest::EVENT,
+        severity: Severity::Info,
+        text,
+        tip: None,
+        variant: "",
+        persona: &voice.name,
+        language: &voice.language,
+        facts: Facts { messages, left_out, ..Facts::default() },
+        reason: "these did not arrive while they were news".to_owned(),
+    };
+    serde_json::to_string(&payload).expect("strings and numbers always become JSON")
 }
 
 /// The body for this message.
@@ -82,15 +149,16 @@ pub fn payload(stamp: &Stamp, words: &Words, persona: &Persona, notice: &Notice,
         severity: severity(notice),
         text: &words.text,
         tip: words.tip.as_deref(),
+        variant: &words.variant,
         persona: &persona.name,
         language: &persona.language,
         facts: facts(notice),
-        reason: shortened(&reason.to_string(), REASON_LENGTH_MAX),
+        reason: shortened(&without_places(&reason.to_string()), REASON_LENGTH_MAX),
     };
     serde_json::to_string(&payload).expect("strings and numbers always become JSON")
 }
 
-fn severity(notice: &Notice) -> Severity {
+pub fn severity(notice: &Notice) -> Severity {
     match notice {
         Notice::Suggested { .. } | Notice::Upgraded { .. } => Severity::Info,
         Notice::Downgraded { .. }
@@ -132,7 +200,7 @@ fn facts(notice: &Notice) -> Facts<'_> {
         Notice::LoadFailed { rung, why, serving } => Facts {
             rung: Some(rung),
             serving: serving.as_deref(),
-            why: Some(shortened(why, REASON_LENGTH_MAX)),
+            why: Some(shortened(&without_places(why), REASON_LENGTH_MAX)),
             ..Facts::default()
         },
         Notice::CameUpOnCpu { rung, serving } => {
@@ -155,5 +223,26 @@ fn facts(notice: &Notice) -> Facts<'_> {
             pool: written(pool),
             ..Facts::default()
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use schemars::generate::SchemaSettings;
+
+    use super::*;
+
+    /// `TIERKEEPER_WRITE_SCHEMA=1 cargo test the_schema` writes it anew.
+    #[test]
+    fn the_schema_is_that_of_what_is_sent() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/config/schema/message.json");
+        let schema =
+            SchemaSettings::draft2020_12().for_serialize().into_generator().into_root_schema_for::<Payload<'_>>();
+        let schema = format!("{}\n", serde_json::to_string_pretty(&schema).unwrap());
+        if std::env::var_os("TIERKEEPER_WRITE_SCHEMA").is_some() {
+            std::fs::create_dir_all(std::path::Path::new(path).parent().unwrap()).unwrap();
+            std::fs::write(path, &schema).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(path).unwrap(), schema, "the payload is another than its schema says");
     }
 }

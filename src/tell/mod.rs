@@ -6,21 +6,29 @@
 pub mod address;
 pub mod coalesce;
 pub mod delivery;
+pub mod digest;
 pub mod discord;
 pub mod dress;
+pub mod experiment;
 mod faults;
 pub mod generic;
 pub mod in_band;
 mod limits;
 pub mod news;
+pub mod ntfy;
+pub mod office;
+pub mod outbox;
 pub mod persona;
 mod persona_file;
 pub mod post;
 pub mod preview;
+mod private;
 mod quiet;
 mod samples;
 pub mod suggest;
 mod vocabulary;
+pub mod sign;
+pub mod slack;
 pub mod words;
 #[cfg(test)]
 mod readability;
@@ -29,9 +37,10 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use jiff::ZonedDateTime;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
@@ -41,14 +50,19 @@ use tokio_util::task::TaskTracker;
 
 use self::address::AddressRefused;
 use self::coalesce::{Coalescer, QuietUntil};
-use self::delivery::{Label, Mailbox, deliver};
+use self::delivery::Mailbox;
+use self::digest::Voice;
 use self::dress::Dress;
+use self::experiment::{Asked, Choice, Chooser, NoNotebook, Notebook, Tally};
 use self::generic::Stamp;
 use self::in_band::InBand;
 use self::news::News;
-use self::persona::Persona;
-use self::post::{HttpPost, Outgoing};
-use crate::config::{QuietHours, TellConfig, WebhookFormat};
+use self::office::{Carriers, Office};
+use self::outbox::{Left, Nowhere, Outbox};
+use self::persona::{Persona, Words};
+use self::private::without_places;
+use crate::config::webhooks::WebhookFormat;
+use crate::config::{QuietHours, TellConfig};
 use crate::decide::notice::Notice;
 use crate::units::{Moment, Span};
 
@@ -64,6 +78,8 @@ pub enum TellError {
     NotAUrl { number: usize },
     #[error("webhook {number} has a `url` of another scheme than `https`")]
     Scheme { number: usize },
+    #[error("webhook {number} names no topic: expected a `url` such as `https://ntfy.sh/my-topic`")]
+    NoTopic { number: usize },
     #[error("webhook {number} is plain `http`, which needs `allow_private: true`, at host: {host}")]
     PlainHttp { number: usize, host: String },
     #[error("webhook {number} is refused: {why}, at host: {host}")]
@@ -81,33 +97,32 @@ pub struct Teller {
 }
 
 impl Teller {
-    /// Starts the tasks, so it must be called within a tokio runtime.
+    /// Keeps nothing over the end of the process. Starts the tasks, so it must be called within a tokio runtime.
     pub fn new(config: &TellConfig, persona: Persona) -> Result<Self, TellError> {
-        let webhooks = config.webhooks.iter().enumerate();
-        let posts = webhooks.map(|(at, webhook)| Ok((webhook.format, HttpPost::new(webhook, at + 1)?)));
-        let posts = posts.collect::<Result<Vec<_>, TellError>>()?;
+        Teller::with_memory(config, persona, Memory::none())
+    }
 
+    /// The same, and what is on its way and what comes of it is kept.
+    pub fn with_memory(config: &TellConfig, persona: Persona, memory: Memory) -> Result<Self, TellError> {
+        let Memory { outbox, left, notebook, tallies } = memory;
         let (tasks, closing) = (TaskTracker::new(), CancellationToken::new());
         // Cancelled by the speaker when it has said its last, so that nothing is put into a mailbox that nobody empties.
         let silent = CancellationToken::new();
+        let carriers = Carriers { tasks: &tasks, silent: &silent };
+        let (office, mut aborts) = Office::open(config, &voice(&persona), outbox, &left, &carriers)?;
+        let mailboxes = office.mailboxes();
         let (heard, hears) = channel(HEARD_MAX);
         let (in_band, in_band_heard) = watch::channel(InBand::default());
-        let (mut outlets, mut aborts) = (Vec::new(), Vec::new());
-        for (format, post) in posts {
-            let mailbox = Arc::new(Mailbox::new(Label { format: format_name(format), host: post.host() }));
-            outlets.push((format, Arc::clone(&mailbox)));
-            aborts.push(tasks.spawn(deliver(mailbox, post, silent.clone())).abort_handle());
-        }
-        let mailboxes = outlets.iter().map(|(_, mailbox)| Arc::clone(mailbox)).collect();
+        let chooser = Chooser::new(config.experiments, tallies, StdRng::from_rng(&mut rand::rng()));
         let speaker = Speaker {
             persona,
             upgrades: config.upgrades,
             quiet_hours: config.quiet_hours,
-            outlets,
+            office,
             coalescer: Coalescer::default(),
             in_band,
-            turns: BTreeMap::new(),
-            told: 0,
+            chooser,
+            notebook,
         };
         aborts.push(tasks.spawn(speak(speaker, hears, closing.clone(), silent.drop_guard())).abort_handle());
         tasks.close();
@@ -138,10 +153,25 @@ impl Teller {
     }
 }
 
-fn format_name(format: WebhookFormat) -> &'static str {
-    match format {
-        WebhookFormat::Discord => "discord",
-        WebhookFormat::Generic => "generic",
+fn voice(persona: &Persona) -> Voice {
+    let (name, language) = (persona.name.clone(), persona.language.clone());
+    Voice { name, language, away: persona.while_away().to_owned() }
+}
+
+/// What is known of earlier runs, and what is for later ones.
+pub struct Memory {
+    pub outbox: Arc<dyn Outbox>,
+    pub left: Left,
+    pub notebook: Arc<dyn Notebook>,
+    /// What came of each variant so far.
+    pub tallies: BTreeMap<String, Tally>,
+}
+
+impl Memory {
+    /// Nothing, of either.
+    pub fn none() -> Self {
+        let (outbox, notebook) = (Arc::new(Nowhere), Arc::new(NoNotebook));
+        Memory { outbox, left: Left::default(), notebook, tallies: BTreeMap::new() }
     }
 }
 
@@ -151,12 +181,11 @@ struct Speaker {
     /// Whether it is told too when it got better.
     upgrades: bool,
     quiet_hours: Option<QuietHours>,
-    outlets: Vec<(WebhookFormat, Arc<Mailbox>)>,
+    office: Office,
     coalescer: Coalescer,
     in_band: watch::Sender<InBand>,
-    /// How many messages of each kind were told: whose turn it is among the variants.
-    turns: BTreeMap<&'static str, usize>,
-    told: u64,
+    chooser: Chooser<StdRng>,
+    notebook: Arc<dyn Notebook>,
 }
 
 async fn speak(mut speaker: Speaker, mut hears: Receiver<News>, closing: CancellationToken, _silent_at_end: DropGuard) {
@@ -170,10 +199,10 @@ async fn speak(mut speaker: Speaker, mut hears: Receiver<News>, closing: Cancell
         tokio::select! {
             biased;
             heard = hears.recv() => match heard {
-                Some(news) => speaker.hear(now(), news),
+                Some(news) => speaker.hear(now(), news).await,
                 None => break,
             },
-            () = tokio::time::sleep_until(next.unwrap_or(start)), if next.is_some() => speaker.speak_due(now()),
+            () = tokio::time::sleep_until(next.unwrap_or(start)), if next.is_some() => speaker.speak_due(now()).await,
             // What was heard before is still in the queue; `None` comes after it.
             () = closing.cancelled() => hears.close(),
         }
@@ -181,13 +210,13 @@ async fn speak(mut speaker: Speaker, mut hears: Receiver<News>, closing: Cancell
     let quiet = speaker.quiet_until(now());
     for news in speaker.coalescer.rest() {
         if quiet.is_none() {
-            speaker.tell(&news);
+            speaker.tell(&news).await;
         }
     }
 }
 
 impl Speaker {
-    fn hear(&mut self, now: Moment, news: News) {
+    async fn hear(&mut self, now: Moment, news: News) {
         let text = self.persona.say(&news, 0, Dress::Plain).text;
         self.in_band.send_modify(|in_band| in_band.hear(&news.notice, &text));
         if matches!(news.notice, Notice::Upgraded { .. }) && !self.upgrades {
@@ -195,7 +224,7 @@ impl Speaker {
         }
         let quiet = self.quiet_until(now);
         match self.coalescer.offer(now, quiet, news) {
-            Some(news) => self.tell(&news),
+            Some(news) => self.tell(&news).await,
             None if quiet.is_some() => tracing::info!(message = "A message may wait for the end of the quiet hours."),
             None => {}
         }
@@ -205,23 +234,25 @@ impl Speaker {
         Some(now + quiet::left(self.quiet_hours?, &ZonedDateTime::now())?)
     }
 
-    fn speak_due(&mut self, now: Moment) {
+    async fn speak_due(&mut self, now: Moment) {
         let quiet = self.quiet_until(now);
         while let Some(news) = self.coalescer.due(now, quiet) {
-            self.tell(&news);
+            self.tell(&news).await;
         }
     }
 
-    fn tell(&mut self, news: &News) {
+    async fn tell(&mut self, news: &News) {
         let event = news.notice.event();
-        let turns = self.turns.entry(event).or_default();
-        let turn = *turns;
-        *turns += 1;
-        self.told += 1;
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let at_unix_ms = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
-        let stamp = Stamp { id: format!("tierkeeper-{at_unix_ms}-{}", self.told), at_unix_ms };
-        let words = self.persona.say(news, turn, Dress::Plain);
+        let choice = self.chooser.choose(&news.notice, self.persona.variants(event));
+        let (Choice::Tell(variant) | Choice::Withhold(variant)) = choice;
+        let stamp = Stamp::now();
+        let words = self.say(variant, news, Dress::Plain);
+        if let Choice::Withhold(variant) = choice {
+            let message = "A suggestion was withheld, to see whether room comes by itself.";
+            tracing::info!(message, event, variant, id = stamp.id);
+            return self.note(news, &stamp, variant, None);
+        }
+        self.note(news, &stamp, variant, Some(words.text.clone()));
         tracing::info!(
             message = "A message was sent.",
             event,
@@ -230,14 +261,31 @@ impl Speaker {
             tip = words.tip,
             id = stamp.id
         );
-        for (format, mailbox) in &self.outlets {
-            let body = match format {
-                WebhookFormat::Discord => {
-                    discord::payload(&self.persona.say(news, turn, Dress::Discord), &self.persona.name)
-                }
-                WebhookFormat::Generic => generic::payload(&stamp, &words, &self.persona, &news.notice, &news.reason),
-            };
-            mailbox.put(Outgoing { event, stamp: stamp.clone(), body });
-        }
+        let body = |format| match format {
+            WebhookFormat::Discord => discord::payload(&self.say(variant, news, Dress::Discord), &self.persona.name),
+            WebhookFormat::Slack => slack::payload(&words),
+            WebhookFormat::Ntfy => ntfy::payload(&words, &self.persona.name, generic::severity(&news.notice)),
+            WebhookFormat::Generic => generic::payload(&stamp, &words, &self.persona, &news.notice, &news.reason),
+        };
+        self.office.send(&stamp, event, &words.text, body).await;
+    }
+
+    fn say(&self, variant: &str, news: &News, dress: Dress) -> Words {
+        let words = self.persona.say_as(variant, news, dress);
+        Words { text: without_places(&words.text), tip: words.tip.as_deref().map(without_places), ..words }
+    }
+
+    /// Notes what was asked of people, where something was.
+    fn note(&self, news: &News, stamp: &Stamp, variant: &str, text: Option<String>) {
+        let Some(room) = experiment::asked_for(news) else { return };
+        self.notebook.asked(Asked {
+            id: stamp.id.clone(),
+            at_unix_ms: stamp.at_unix_ms,
+            event: news.notice.event(),
+            persona: self.persona.name.clone(),
+            variant: variant.to_owned(),
+            text,
+            room,
+        });
     }
 }

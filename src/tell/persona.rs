@@ -141,6 +141,11 @@ impl Persona {
         self.events.get(event)
     }
 
+    /// How this persona begins a digest of what came too late.
+    pub fn while_away(&self) -> &str {
+        self.vocabulary.while_away()
+    }
+
     /// Puts a notice into words; `turn` counts the messages of this kind.
     pub fn say(&self, news: &News, turn: usize, dress: Dress) -> Words {
         let variants = self.variants(news.notice.event());

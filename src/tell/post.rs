@@ -5,16 +5,17 @@
 
 use std::error::Error;
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use reqwest::{Client, StatusCode, Url};
 use tokio::sync::OnceCell;
 
-use super::TellError;
 use super::address::{self, Reach, Resolver};
-use super::generic::Stamp;
-use crate::config::{WebhookConfig, WebhookFormat};
+use super::outbox::Kept;
+use super::sign::signatures;
+use super::{TellError, ntfy};
+use crate::config::webhooks::{SigningSecret, WebhookConfig, WebhookFormat, ntfy_topic};
 
 /// How long one attempt may take, from the name to the last byte read.
 const ATTEMPT_MAX: Duration = Duration::from_secs(15);
@@ -23,18 +24,11 @@ const ANSWER_LENGTH_MAX: usize = 16 * 1024;
 /// The longest wait that a receiver can ask for.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 
-/// A message as it goes over the wire.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outgoing {
-    pub event: &'static str,
-    pub stamp: Stamp,
-    pub body: String,
-}
-
 /// What came of an attempt.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
-    Delivered,
+    /// It was taken; nothing more is wanted before this long.
+    Delivered(Option<Duration>),
     /// Not now, and not before this long.
     Throttled(Option<Duration>),
     /// The receiver will not take this message, ever.
@@ -47,13 +41,16 @@ pub enum Answer {
 
 /// Something that takes messages to one receiver. A trait so that waiting can be tested without a network.
 pub trait Post: Send + Sync + 'static {
-    fn post(&self, outgoing: &Outgoing) -> impl Future<Output = Answer> + Send;
+    fn post(&self, kept: &Kept) -> impl Future<Output = Answer> + Send;
 }
 
 /// A receiver that is reached over HTTP. It is not `Debug`: its URL is a secret.
 pub struct HttpPost {
     url: Url,
     format: WebhookFormat,
+    secrets: Vec<SigningSecret>,
+    /// Where ntfy is told to put it; it goes into the message and not into the URL then.
+    topic: Option<String>,
     reach: Reach,
     /// Built when first needed: without the system's certificates it cannot be, and everything else goes on.
     client: OnceCell<Client>,
@@ -75,7 +72,12 @@ impl HttpPost {
         if let Ok(address) = literal {
             address::check(address, reach).map_err(|why| TellError::Address { number, host, why })?;
         }
-        Ok(HttpPost { url, format: config.format, reach, client: OnceCell::new() })
+        let (url, topic) = match config.format {
+            WebhookFormat::Ntfy => topic_apart(url, number)?,
+            WebhookFormat::Discord | WebhookFormat::Slack | WebhookFormat::Generic => (url, None),
+        };
+        let secrets = config.secrets.clone();
+        Ok(HttpPost { url, format: config.format, secrets, topic, reach, client: OnceCell::new() })
     }
 
     /// The part of the URL that may be shown.
@@ -83,17 +85,30 @@ impl HttpPost {
         self.url.host_str().unwrap_or_default().to_owned()
     }
 
+    /// The same in every run for the same URL, which cannot be had from it.
+    pub fn name(&self) -> String {
+        let secret = format!("{} {}", self.url, self.topic.as_deref().unwrap_or_default());
+        let hash = ring::digest::digest(&ring::digest::SHA256, secret.as_bytes());
+        let short: String = hash.as_ref().iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+        format!("{}-{short}", self.format.name())
+    }
+
     async fn client(&self) -> Result<&Client, reqwest::Error> {
         self.client.get_or_try_init(|| async { client(&self.url, self.reach) }).await
     }
 
-    async fn attempt(&self, outgoing: &Outgoing) -> Result<Answer, reqwest::Error> {
+    async fn attempt(&self, kept: &Kept) -> Result<Answer, reqwest::Error> {
         let mut request = self.client().await?.post(self.url.clone()).header(CONTENT_TYPE, "application/json");
+        let body = ntfy::addressed(&kept.body, self.topic.as_deref());
         if self.format == WebhookFormat::Generic {
-            let seconds = outgoing.stamp.at_unix_ms / 1000;
-            request = request.header("webhook-id", &outgoing.stamp.id).header("webhook-timestamp", seconds);
+            // The time of this attempt: receivers refuse what was signed long ago.
+            let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+            request = request.header("webhook-id", &kept.id).header("webhook-timestamp", seconds);
+            if let Some(signatures) = signatures(&self.secrets, &kept.id, seconds, &body) {
+                request = request.header("webhook-signature", signatures);
+            }
         }
-        let mut response = request.body(outgoing.body.clone()).send().await?;
+        let mut response = request.body(body).send().await?;
         let (status, headers) = (response.status(), response.headers().clone());
         let mut head = Vec::new();
         if status == StatusCode::TOO_MANY_REQUESTS {
@@ -110,8 +125,8 @@ impl HttpPost {
 }
 
 impl Post for HttpPost {
-    async fn post(&self, outgoing: &Outgoing) -> Answer {
-        match tokio::time::timeout(ATTEMPT_MAX, self.attempt(outgoing)).await {
+    async fn post(&self, kept: &Kept) -> Answer {
+        match tokio::time::timeout(ATTEMPT_MAX, self.attempt(kept)).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => Answer::Failed(without_secret(error)),
             Err(_) => Answer::Failed(format!("no answer within {} s", ATTEMPT_MAX.as_secs())),
@@ -140,7 +155,7 @@ fn client(url: &Url, reach: Reach) -> Result<Client, reqwest::Error> {
 
 fn judge(status: StatusCode, headers: &HeaderMap, head: &[u8]) -> Answer {
     match status.as_u16() {
-        200..=299 => Answer::Delivered,
+        200..=299 => Answer::Delivered(used_up(headers)),
         429 => Answer::Throttled(retry_after(headers, head)),
         code @ (401 | 403 | 404 | 410) => Answer::Closed(code),
         code @ (408 | 425) => Answer::Failed(format!("status {code}")),
@@ -151,6 +166,26 @@ fn judge(status: StatusCode, headers: &HeaderMap, head: &[u8]) -> Answer {
     }
 }
 
+/// The topic, and the address without it: so ntfy takes a message as JSON.
+fn topic_apart(mut url: Url, number: usize) -> Result<(Url, Option<String>), TellError> {
+    let topic = ntfy_topic(&url).map(str::to_owned).ok_or(TellError::NoTopic { number })?;
+    if let Ok(mut path) = url.path_segments_mut() {
+        path.pop().push("");
+    }
+    Ok((url, Some(topic)))
+}
+
+/// How long to wait after what was taken: until the receiver's allowance, if it is spent, is there again.
+fn used_up(headers: &HeaderMap) -> Option<Duration> {
+    let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<f64>().ok();
+    let spent = number("x-ratelimit-remaining")? < 1.0;
+    spent.then(|| bounded(number("x-ratelimit-reset-after")?)).flatten()
+}
+
+fn bounded(seconds: f64) -> Option<Duration> {
+    Some(Duration::try_from_secs_f64(seconds).ok()?.min(RETRY_AFTER_MAX))
+}
+
 /// Discord's body is finer than its header, and both are in seconds; a date in the header is not read.
 fn retry_after(headers: &HeaderMap, head: &[u8]) -> Option<Duration> {
     #[derive(serde::Deserialize)]
@@ -159,8 +194,7 @@ fn retry_after(headers: &HeaderMap, head: &[u8]) -> Option<Duration> {
     }
     let in_body = serde_json::from_slice::<Throttle>(head).ok().map(|throttle| throttle.retry_after);
     let in_header = || headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse::<f64>().ok();
-    let wait = Duration::try_from_secs_f64(in_body.or_else(in_header)?).ok()?;
-    Some(wait.min(RETRY_AFTER_MAX))
+    bounded(in_body.or_else(in_header)?)
 }
 
 /// The error and its causes, without the URL.
@@ -179,6 +213,21 @@ fn without_secret(error: reqwest::Error) -> String {
 mod tests {
     use super::*;
 
+    fn kept() -> Kept {
+        let (webhook, id, event) = ("w".to_owned(), "a".to_owned(), "downgraded".to_owned());
+        let (contents, body) = (crate::tell::outbox::Contents::default(), "{}".to_owned());
+        Kept { webhook, id, event, told_unix_ms: 0, attempts: 0, due_unix_ms: None, contents, body }
+    }
+
+    #[test]
+    fn a_webhook_has_the_same_name_in_every_run_and_nothing_of_its_url_in_it() {
+        let name = |url: &str, format| HttpPost::new(&WebhookConfig::to(url, format), 1).unwrap().name();
+        let first = name("https://ntfy.sh/mai-7", WebhookFormat::Ntfy);
+        assert_eq!(first, name("https://ntfy.sh/mai-7", WebhookFormat::Ntfy));
+        assert_ne!(first, name("https://ntfy.sh/mai-8", WebhookFormat::Ntfy));
+        assert!(first.starts_with("ntfy-") && first.len() == 13 && !first.contains("mai"), "{first}");
+    }
+
     fn judged(status: u16, header: Option<&str>, body: &str) -> Answer {
         let mut headers = HeaderMap::new();
         headers.extend(header.map(|value| (RETRY_AFTER, value.parse().unwrap())));
@@ -187,7 +236,7 @@ mod tests {
 
     #[test]
     fn each_status_has_its_consequence() {
-        assert_eq!(judged(204, None, ""), Answer::Delivered);
+        assert_eq!(judged(204, None, ""), Answer::Delivered(None));
         for code in [401, 403, 404, 410] {
             assert_eq!(judged(code, None, ""), Answer::Closed(code));
         }
@@ -212,6 +261,30 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_spent_allowance_is_waited_for() {
+        let headers = |remaining: &'static str, after: &'static str| {
+            let pair = [("x-ratelimit-remaining", remaining), ("x-ratelimit-reset-after", after)];
+            let pair = pair.map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
+            judge(StatusCode::NO_CONTENT, &pair.into_iter().collect(), b"")
+        };
+        assert_eq!(headers("0", "1.5"), Answer::Delivered(Some(Duration::from_millis(1500))));
+        assert_eq!(headers("4", "1.5"), Answer::Delivered(None));
+        assert_eq!(headers("0", "soon"), Answer::Delivered(None));
+        assert_eq!(headers("0", "999999"), Answer::Delivered(Some(RETRY_AFTER_MAX)));
+    }
+
+    #[test]
+    fn ntfy_is_posted_to_without_its_topic() {
+        let apart = |url: &str| topic_apart(Url::parse(url).unwrap(), 1).map(|(url, topic)| (url.to_string(), topic));
+        let with = |url: &str| Ok((url.to_owned(), Some("mai-7".to_owned())));
+        assert_eq!(apart("https://ntfy.sh/mai-7"), with("https://ntfy.sh/"));
+        assert_eq!(apart("https://home.example/ntfy/mai-7?auth=x"), with("https://home.example/ntfy/?auth=x"));
+        for none in ["https://ntfy.sh/", "https://ntfy.sh", "https://ntfy.sh/a.b", "https://ntfy.sh/%40"] {
+            assert_eq!(apart(none), Err(TellError::NoTopic { number: 1 }), "{none}");
+        }
+    }
+
     #[tokio::test]
     async fn a_name_that_leads_to_this_machine_is_not_connected_to_without_leave() {
         let url = Url::parse("http://localhost:9/").unwrap();
@@ -224,10 +297,9 @@ mod tests {
     #[tokio::test]
     async fn tls_is_set_up_when_it_is_first_needed_and_a_failure_is_one_of_the_attempt() {
         let url = "https://127.0.0.1:9/s3cr3t".to_owned();
-        let webhook = WebhookConfig { url, format: WebhookFormat::Generic, allow_private: true };
-        let stamp = Stamp { id: "a".to_owned(), at_unix_ms: 0 };
-        let outgoing = Outgoing { event: "downgraded", stamp, body: "{}".to_owned() };
-        let Answer::Failed(why) = HttpPost::new(&webhook, 1).unwrap().post(&outgoing).await else {
+        let webhook = WebhookConfig { allow_private: true, ..WebhookConfig::to(url, WebhookFormat::Generic) };
+        let kept = kept();
+        let Answer::Failed(why) = HttpPost::new(&webhook, 1).unwrap().post(&kept).await else {
             panic!("nobody listens there")
         };
         assert!(!why.is_empty() && !why.contains("s3cr3t"), "{why}");
@@ -252,10 +324,9 @@ mod tests {
             }
             written
         });
-        let webhook = WebhookConfig { url, format: WebhookFormat::Discord, allow_private: true };
-        let stamp = Stamp { id: "a".to_owned(), at_unix_ms: 0 };
-        let outgoing = Outgoing { event: "downgraded", stamp, body: "{}".to_owned() };
-        let answer = HttpPost::new(&webhook, 1).unwrap().post(&outgoing).await;
+        let webhook = WebhookConfig { allow_private: true, ..WebhookConfig::to(url, WebhookFormat::Discord) };
+        let kept = kept();
+        let answer = HttpPost::new(&webhook, 1).unwrap().post(&kept).await;
         assert_eq!(answer, Answer::Throttled(Some(Duration::from_secs(7))));
         // What the kernel's buffers took is all that was sent beyond the head.
         assert!(written.await.unwrap() < 100_000_000);

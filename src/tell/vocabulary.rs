@@ -29,6 +29,7 @@ pub struct Vocabulary {
     days: String,
     decimal_point: String,
     and: String,
+    while_away: String,
 }
 
 impl Default for Vocabulary {
@@ -49,6 +50,7 @@ impl Default for Vocabulary {
             days: word("{} days"),
             decimal_point: word("."),
             and: word("and"),
+            while_away: word("While you were away:"),
         }
     }
 }
@@ -80,7 +82,7 @@ impl Vocabulary {
     }
 
     /// Every word, by the name that persona files give it.
-    fn words(&mut self) -> [(&'static str, &mut String); 14] {
+    fn words(&mut self) -> [(&'static str, &mut String); 15] {
         [
             ("memory", &mut self.memory),
             ("gpu_memory", &mut self.gpu_memory),
@@ -96,7 +98,13 @@ impl Vocabulary {
             ("days", &mut self.days),
             ("decimal_point", &mut self.decimal_point),
             ("and", &mut self.and),
+            ("while_away", &mut self.while_away),
         ]
+    }
+
+    /// How a digest of what came too late begins.
+    pub fn while_away(&self) -> &str {
+        &self.while_away
     }
 
     pub fn pool(&self, pool: Pool) -> &str {

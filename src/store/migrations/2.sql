@@ -1,10 +1,33 @@
--- What each stable time that is tried on paper has been worth on this machine, in microseconds of the best model's service;
--- only the differences within one tier and ladder mean anything. The one that is gone by has a 1.
-CREATE TABLE stable_times (
-    tier TEXT NOT NULL,
-    ladder TEXT NOT NULL,
-    stable_ms INTEGER NOT NULL,
-    worth_us INTEGER NOT NULL,
-    is_gone_by INTEGER NOT NULL,
-    PRIMARY KEY (tier, ladder, stable_ms)
+-- Messages that have not arrived yet: sqlite3 tierkeeper.db 'SELECT * FROM waiting'
+
+-- A webhook's name holds nothing of its URL. What is NULL in due_unix_ms goes out with the next message that arrives.
+CREATE TABLE outbox (
+    webhook TEXT NOT NULL,
+    id TEXT NOT NULL,
+    event TEXT NOT NULL,
+    told_unix_ms INTEGER NOT NULL,
+    attempts INTEGER NOT NULL,
+    due_unix_ms INTEGER,
+    parts TEXT NOT NULL,
+    body TEXT NOT NULL,
+    PRIMARY KEY (webhook, id)
 ) STRICT;
+
+-- Webhooks that said that they are gone for good; they are not called again.
+CREATE TABLE webhooks_gone (
+    webhook TEXT PRIMARY KEY NOT NULL,
+    status INTEGER NOT NULL,
+    gone_unix_seconds INTEGER NOT NULL
+) STRICT;
+
+-- For people: one line for each message and webhook.
+CREATE VIEW waiting AS
+SELECT
+    webhook,
+    event,
+    id,
+    datetime(told_unix_ms / 1000, 'unixepoch') AS told_utc,
+    attempts,
+    datetime(due_unix_ms / 1000, 'unixepoch') AS next_utc
+FROM outbox
+ORDER BY told_unix_ms;

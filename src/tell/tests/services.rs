@@ -1,0 +1,178 @@
+//! Services: what each of them takes and what it refuses, as their own pages say it -> that ours is taken.
+
+use std::time::Instant as RealInstant;
+
+use standardwebhooks::Webhook;
+
+use super::*;
+use crate::config::webhooks::{EVENTS, SigningSecret};
+
+const OLD_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+const NEW_SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
+
+/// What Slack checks: an unknown field, an empty or long text, and what could be a mention or a link.
+fn as_slack(_: usize, headers: &HeaderMap, body: &Value) -> Response {
+    let text = body["text"].as_str().unwrap_or_default();
+    let rest = ["&amp;", "&lt;", "&gt;"].iter().fold(text.to_owned(), |text, escape| text.replace(escape, ""));
+    let known = ["text", "mrkdwn", "unfurl_links", "unfurl_media"];
+    let fine = headers[header::CONTENT_TYPE] == "application/json"
+        && (1..=slack::TEXT_UNITS_MAX).contains(&text.encode_utf16().count())
+        && !rest.contains(['&', '<', '>'])
+        && body["mrkdwn"] == json!(false)
+        && body.as_object().is_some_and(|fields| fields.keys().all(|key| known.contains(&&**key)));
+    if fine { "ok".into_response() } else { (StatusCode::BAD_REQUEST, "invalid_payload").into_response() }
+}
+
+/// What ntfy checks.
+fn as_ntfy(_: usize, _: &HeaderMap, body: &Value) -> Response {
+    let fine = body["topic"] == json!(TOKEN)
+        && (1..=4096).contains(&body["message"].as_str().unwrap_or_default().len())
+        && (1..=5).contains(&body["priority"].as_u64().unwrap_or_default())
+        && body["tags"].as_array().is_some_and(|tags| tags.iter().all(Value::is_string))
+        && body.to_string().len() <= 8192;
+    if fine { StatusCode::OK.into_response() } else { StatusCode::BAD_REQUEST.into_response() }
+}
+
+/// One notice of each kind, with all that can be known.
+fn each_kind() -> Vec<Notice> {
+    let mut examples = Notice::examples();
+    examples.truncate(EVENTS.len());
+    // That is told only to whoever wants it.
+    examples.retain(|notice| !matches!(notice, Notice::Upgraded { .. }));
+    examples
+}
+
+async fn tell_all(teller: &Teller) {
+    for notice in each_kind() {
+        let reason = Reason::LoadFailed { rung: "<!channel> & @here".to_owned(), error: "x\"".repeat(5000) };
+        teller.notify(News::of(notice, reason));
+    }
+    teller.flush(Span::seconds(30)).await;
+}
+
+#[test]
+fn filters_know_the_name_of_every_kind_of_message() {
+    let mut names: Vec<&str> = Notice::examples().iter().map(Notice::event).collect();
+    names.sort_unstable();
+    names.dedup();
+    let mut known = EVENTS;
+    known.sort_unstable();
+    assert_eq!(names, known);
+}
+
+#[tokio::test]
+async fn every_event_reaches_ntfy_within_its_limits() {
+    let mut receiver = Receiving::start(as_ntfy).await;
+    let (log, _guard) = Log::start();
+    tell_all(&receiver.teller(WebhookFormat::Ntfy)).await;
+    let text = log.text();
+    let count = |what: &str| text.matches(what).count();
+    assert_eq!(count("A message was delivered."), count("A message was sent."), "{text}");
+    assert!(count("A message was sent.") > 5, "{text}");
+    // The topic is a secret; ntfy wants it in the body.
+    assert_eq!(receiver.next().await.path, "/api/");
+    assert!(!log.text().contains(TOKEN));
+}
+
+#[tokio::test]
+async fn every_event_reaches_slack_within_its_limits_and_at_its_pace() {
+    let times = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&times);
+    let mut receiver = Receiving::start(move |number, headers, body| {
+        seen.lock().unwrap().push(RealInstant::now());
+        as_slack(number, headers, body)
+    })
+    .await;
+    let (log, _guard) = Log::start();
+    let teller = receiver.teller(WebhookFormat::Slack);
+    for notice in &each_kind()[..3] {
+        let reason = Reason::LoadFailed { rung: "<!channel> & @here".to_owned(), error: "&".repeat(5000) };
+        teller.notify(News::of(notice.clone(), reason));
+    }
+    for _ in 0..3 {
+        receiver.next().await;
+    }
+    teller.flush(GRACE).await;
+    assert_eq!(log.text().matches("A message was delivered.").count(), 3, "{}", log.text());
+    let times = times.lock().unwrap();
+    // Sockets and timers have a grain of a few milliseconds.
+    assert!(times.windows(2).all(|pair| (pair[1] - pair[0]).as_millis() >= 990), "{times:?}");
+}
+
+#[tokio::test]
+async fn what_discord_has_left_is_not_asked_for_before_it_is_there_again() {
+    let again = Arc::new(Mutex::new(None::<RealInstant>));
+    let mut receiver = Receiving::start(move |number, headers, body| {
+        let mut again = again.lock().unwrap();
+        if again.is_some_and(|again| RealInstant::now() < again) {
+            return (StatusCode::TOO_MANY_REQUESTS, "{\"retry_after\": 60.0}").into_response();
+        }
+        *again = Some(RealInstant::now() + std::time::Duration::from_millis(300));
+        let answer = as_discord(number, headers, body);
+        ([("x-ratelimit-remaining", "0"), ("x-ratelimit-reset-after", "0.35")], answer).into_response()
+    })
+    .await;
+    let (log, _guard) = Log::start();
+    let teller = receiver.teller(WebhookFormat::Discord);
+    for notice in &each_kind()[..3] {
+        teller.notify(News::of(notice.clone(), Reason::Stopping));
+    }
+    for _ in 0..3 {
+        receiver.next().await;
+    }
+    teller.flush(GRACE).await;
+    assert_eq!(log.text().matches("A message was delivered.").count(), 3, "{}", log.text());
+}
+
+#[tokio::test]
+async fn a_receiver_that_knows_the_old_secret_or_the_new_one_knows_that_it_is_ours() {
+    let mut receiver = Receiving::always(StatusCode::NO_CONTENT).await;
+    let secrets: Vec<SigningSecret> = [NEW_SECRET, OLD_SECRET].map(|secret| secret.parse().unwrap()).into();
+    let webhooks = vec![WebhookConfig { secrets, ..receiver.webhook(WebhookFormat::Generic) }];
+    let teller = Teller::new(&TellConfig { webhooks, ..TellConfig::default() }, Persona::plain()).unwrap();
+    tell_all(&teller).await;
+    let mut count = 0;
+    while let Ok(Received { headers, raw, .. }) = receiver.requests.try_recv() {
+        count += 1;
+        assert!(raw.len() < 20_000, "{}", raw.len());
+        for secret in [OLD_SECRET, NEW_SECRET] {
+            Webhook::new(secret).unwrap().verify(raw.as_bytes(), &headers).unwrap();
+            let changed = format!("{raw} ");
+            assert!(Webhook::new(secret).unwrap().verify(changed.as_bytes(), &headers).is_err());
+        }
+        let other = Webhook::new("whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA").unwrap();
+        assert!(other.verify(raw.as_bytes(), &headers).is_err());
+    }
+    assert!(count > 5, "{count}");
+}
+
+#[tokio::test]
+async fn each_webhook_gets_what_it_asks_for() {
+    let (mut all, mut some) = (Receiving::always(StatusCode::OK).await, Receiving::always(StatusCode::OK).await);
+    let events = Some(vec!["load_failed".to_owned(), "suggested".to_owned()]);
+    let filtered = WebhookConfig { events, ..some.webhook(WebhookFormat::Generic) };
+    let webhooks = vec![all.webhook(WebhookFormat::Discord), filtered];
+    let teller = Teller::new(&TellConfig { webhooks, ..TellConfig::default() }, Persona::plain()).unwrap();
+    tell_all(&teller).await;
+    let everything = std::iter::from_fn(|| all.requests.try_recv().ok()).count();
+    assert!(everything > 5, "{everything}");
+    let got = [some.next().await.body["event"].clone(), some.next().await.body["event"].clone()];
+    assert_eq!(got, [json!("suggested"), json!("load_failed")]);
+    assert!(some.requests.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn no_message_says_where_somebody_keeps_his_models_or_where_his_server_is() {
+    let why = "cannot open `/home/anna/models/large.gguf` at http://192.168.1.5:8080/load".to_owned();
+    for format in [WebhookFormat::Discord, WebhookFormat::Slack, WebhookFormat::Ntfy, WebhookFormat::Generic] {
+        let mut receiver = Receiving::always(StatusCode::OK).await;
+        let teller = receiver.teller(format);
+        let rung = "large".to_owned();
+        let notice = Notice::LoadFailed { rung: rung.clone(), why: why.clone(), serving: None };
+        teller.notify(News::of(notice, Reason::LoadFailed { rung, error: why.clone() }));
+        let raw = receiver.next().await.raw;
+        assert!(raw.contains("…/large.gguf"), "{raw}");
+        assert!(!raw.contains("anna") && !raw.contains("192.168"), "{raw}");
+        teller.flush(GRACE).await;
+    }
+}

@@ -1,0 +1,131 @@
+//! A sender that is killed at any moment, two hundred times -> every message that was kept has arrived, with its own id.
+
+#![cfg(feature = "shell")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use tierkeeper::config::TellConfig;
+use tierkeeper::config::webhooks::{WebhookConfig, WebhookFormat};
+use tierkeeper::run::outbox::Kit;
+use tierkeeper::store::Store;
+use tierkeeper::tell::digest::Voice;
+use tierkeeper::tell::generic::Stamp;
+use tierkeeper::tell::office::{Carriers, Office};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+const ROUNDS: u64 = 200;
+const NAME: &str = "every_message_of_a_sender_that_is_killed_at_any_moment_arrives";
+/// Where the sender keeps its messages and where it sends them; only the sender has these.
+const FILE: &str = "OUTBOX_KILL_FILE";
+const URL: &str = "OUTBOX_KILL_URL";
+/// Set for the last sender, who tells nothing new.
+const LAST: &str = "OUTBOX_KILL_LAST";
+/// So many may wait, that none is put into a digest.
+const WAITING_MAX: usize = 8;
+
+/// What has arrived: how often, by id, and the one body that it had.
+type Arrived = Arc<Mutex<BTreeMap<String, (u64, String)>>>;
+
+/// Sends until it is killed, or until all that was left has arrived.
+async fn send(path: &Path, url: String) {
+    let opened = Store::open(path).unwrap();
+    assert_eq!(opened.set_aside, None);
+    let kit = Kit::new(opened.store.messages(), opened.outbox, path);
+    assert!(kit.lock.is_some(), "whoever is dead holds no lock");
+    let hook = WebhookConfig { allow_private: true, ..WebhookConfig::to(url, WebhookFormat::Generic) };
+    let config = TellConfig { webhooks: vec![hook], ..TellConfig::default() };
+    let voice = Voice { name: "x".to_owned(), language: "en".to_owned(), away: "x".to_owned() };
+    let (tasks, silent) = (TaskTracker::new(), CancellationToken::new());
+    let carriers = Carriers { tasks: &tasks, silent: &silent };
+    let (office, _aborts) = Office::open(&config, &voice, kit.outbox, &kit.left, &carriers).unwrap();
+    let waiting = || office.mailboxes().iter().map(|mailbox| mailbox.waiting()).sum::<usize>();
+    println!("\nsending");
+    if std::env::var_os(LAST).is_some() {
+        while waiting() > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        silent.cancel();
+        tasks.close();
+        return tasks.wait().await;
+    }
+    loop {
+        let stamp = Stamp::now();
+        let body = format!("{{\"id\":\"{}\"}}", stamp.id);
+        office.send(&stamp, "downgraded", "x", |_| body.clone()).await;
+        println!("kept {}", stamp.id);
+        while waiting() > WAITING_MAX {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
+fn sender(path: &Path, url: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", NAME, "--nocapture"]).env(FILE, path).env(URL, url).stdout(Stdio::piped());
+    command
+}
+
+/// Kills it some way into its sending, each time another one; says what it had kept.
+fn kept_until_killed(mut child: Child, round: u64) -> Vec<String> {
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line == "sending"), "it ended before it sent");
+    std::thread::sleep(Duration::from_micros(round * 7919 % 40_000));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    lines.filter_map(|line| line.strip_prefix("kept ").map(str::to_owned)).collect()
+}
+
+async fn take(State(arrived): State<Arrived>, headers: HeaderMap, body: String) -> StatusCode {
+    let id = headers["webhook-id"].to_str().unwrap().to_owned();
+    let mut arrived = arrived.lock().unwrap();
+    // Now and then it cannot, so that some wait for a second attempt.
+    if arrived.len() % 13 == 5 && rand::random_range(0..3) == 0 {
+        return StatusCode::SERVICE_UNAVAILABLE;
+    }
+    let (count, first) = arrived.entry(id).or_insert((0, body.clone()));
+    assert_eq!(*first, body, "another message under the same id");
+    *count += 1;
+    StatusCode::NO_CONTENT
+}
+
+/// This very test is the sender too, in a process of its own: whoever finds the variables set is the sender.
+#[test]
+fn every_message_of_a_sender_that_is_killed_at_any_moment_arrives() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    if let (Some(path), Ok(url)) = (std::env::var_os(FILE), std::env::var(URL)) {
+        return runtime.block_on(send(Path::new(&path), url));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tierkeeper.db");
+    let arrived = Arrived::default();
+    let router = Router::new().fallback(take).with_state(Arc::clone(&arrived));
+    let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    runtime.spawn(async move { axum::serve(listener, router).await });
+
+    let mut kept = Vec::new();
+    for round in 0..ROUNDS {
+        kept.extend(kept_until_killed(sender(&path, &url).spawn().unwrap(), round));
+    }
+    let last = sender(&path, &url).env(LAST, "1").stdout(Stdio::null()).status().unwrap();
+    assert!(last.success());
+
+    let arrived = arrived.lock().unwrap();
+    assert!(kept.len() as u64 > ROUNDS, "it hardly sent anything: {}", kept.len());
+    let lost: Vec<&String> = kept.iter().filter(|id| !arrived.contains_key(*id)).collect();
+    assert!(lost.is_empty(), "{} of {} were lost: {lost:?}", lost.len(), kept.len());
+    // Who is killed has posted at most one that it had not yet crossed out.
+    let repeated: u64 = arrived.values().map(|(count, _)| count - 1).sum();
+    assert!(repeated <= ROUNDS, "{repeated} were repeated in {ROUNDS} rounds");
+    println!("{} kept, {} arrived, {repeated} repeated", kept.len(), arrived.len());
+}

@@ -58,6 +58,9 @@ impl Controller {
         if self.proposes(kind, &reason, incoming.as_ref()) {
             return;
         }
+        if kind == Kind::Up {
+            self.note_climb(now);
+        }
         let from = self.serving.clone().or_else(|| self.switch.take().and_then(|switch| switch.from));
         self.switch = Some(Switch {
             kind,

@@ -18,28 +18,16 @@ use super::modifier::Modifier;
 use super::observe::{Observed, Proposal};
 use super::peaks::Peaks;
 use super::phase::{Phase, Switch};
-use super::reason::Reason;
 use super::severity::Severity;
 use super::stable::{Trials, TriedWindows};
 use super::timer::{Timer, TimerTable};
 use super::trend::Trend;
 use super::word::Words;
 use crate::classify::tier::{Machine, TierFound, tier};
-use crate::classify::{Assessment, Ledger, LedgerModel, Level, Pool, classify};
+use crate::classify::{Assessment, Ledger, LedgerModel, Level, Pool};
 use crate::policy::{Policy, Rung};
-use crate::sample::{Resident, Sample, Traffic};
+use crate::sample::{Resident, Traffic};
 use crate::units::{Bytes, Moment, Span};
-
-/// Sampling: no faster, no slower.
-const SAMPLE_MIN: Span = Span::ms(100);
-const SAMPLE_MAX: Span = Span::seconds(1);
-/// The fastest that a pool is assumed to fill: 6 GiB/s for memory, 10 GiB/s for GPU memory.
-const FILL_RAM: Bytes = Bytes::gib(6);
-const FILL_VRAM: Bytes = Bytes::gib(10);
-/// Without a sample for this long we are blind.
-const BLIND_AFTER: Span = Span::seconds(5);
-/// Samples before the first decision: use is believed when it was seen twice.
-const SAMPLES_FIRST: u32 = 2;
 
 /// Which ladder models that are found loaded are ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -315,12 +303,6 @@ impl Controller {
         }
     }
 
-    pub(super) fn take_sample(&mut self, now: Moment) {
-        self.timers.stop(Timer::NextSample);
-        self.timers.set(Timer::SampleOverdue, now + BLIND_AFTER);
-        self.commands.push_back(Command::TakeSample { reason: Reason::Cadence });
-    }
-
     fn machine_found(&mut self, machine: Machine) {
         self.machine = Some(machine);
         self.place_models();
@@ -365,63 +347,5 @@ impl Controller {
 
     pub(super) fn index_of(&self, rung: &Rung) -> Option<usize> {
         self.policy.ladder.iter().position(|other| other.model == rung.model && other.context == rung.context)
-    }
-
-    fn sampled(&mut self, now: Moment, sample: Sample) {
-        self.timers.stop(Timer::SampleOverdue);
-        if sample.traffic.in_flight > 0
-            || sample.traffic.held > 0
-            || sample.traffic.admitted_total != self.traffic.admitted_total
-        {
-            self.busy_at = now;
-            self.ours = true;
-        }
-        self.traffic = sample.traffic;
-        let before = std::mem::replace(&mut self.latest, classify(&self.policy, &sample, &self.ledger));
-        self.runners = sample.runners.as_ref().map(Vec::len);
-        self.note_reading(now, &sample);
-        self.residents = sample.residents;
-        self.samples_seen = self.samples_seen.saturating_add(1);
-        let was_blind = std::mem::replace(&mut self.blind, self.latest.blind);
-        let rising = self.thaw(now, &before);
-        self.settle_books();
-        self.forget_leaks();
-        for pool in self.latest.pools() {
-            self.peaks[pool.pool as usize].push(now, pool.foreign);
-        }
-        let doubtful = self.severity.update(now, &self.latest, now < self.stalls_masked_until);
-        self.foresee(now);
-        if self.severity.level >= Level::Soft || self.blind || was_blind {
-            self.calm_from = now;
-        }
-        self.schedule_sample(now, rising, doubtful);
-        self.learn(now);
-        self.try_windows(now);
-        self.judge(now);
-        self.note_wait(now);
-    }
-
-    /// The sooner, the nearer a pool is to hard at the fastest that it is assumed to fill.
-    fn schedule_sample(&mut self, now: Moment, rising: bool, doubtful: bool) {
-        if doubtful {
-            return self.take_sample(now);
-        }
-        let hard = self.policy.pressure.hard.use_share;
-        let until_hard = |pool: &crate::classify::PoolAssessment| {
-            let rate = match pool.pool {
-                Pool::Ram | Pool::Cgroup => FILL_RAM,
-                Pool::Vram => FILL_VRAM,
-            };
-            let headroom = pool.capacity.share(hard).saturating_sub(pool.used);
-            Span((u128::from(headroom.0) * 1000 / u128::from(rate.0)) as u64)
-        };
-        let soonest = self.latest.pools().map(until_hard).min().unwrap_or(SAMPLE_MAX);
-        let cadence = if rising { SAMPLE_MIN } else { soonest.clamp(SAMPLE_MIN, SAMPLE_MAX) };
-        let span = if self.phase == Phase::Verifying { self.next_look(now) } else { cadence };
-        self.timers.set(Timer::NextSample, now + span);
-    }
-
-    pub(super) fn enough_seen(&self) -> bool {
-        self.samples_seen >= SAMPLES_FIRST && !self.blind && self.machine.is_some()
     }
 }

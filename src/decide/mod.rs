@@ -15,7 +15,9 @@ pub mod observe;
 pub mod fit;
 pub mod verdict;
 
+mod looking;
 mod judge;
+mod strays;
 mod caps;
 mod room;
 mod choose;

@@ -19,18 +19,17 @@ use crate::units::Span;
 
 /// What an earlier run has granted and is not over. One that must be renewed is given its time anew: whoever has it could
 /// not renew it while nobody ran.
-pub fn kept(rows: Vec<LeaseRow>) -> Vec<Kept> {
+pub fn kept(rows: Vec<LeaseRow>) -> Input {
     let now = clock::unix_ms();
     let left = |row: &LeaseRow| row.ends_unix_ms.map(|ends| Span(ends.saturating_sub(now)));
-    rows.iter()
-        .map(|row| Kept {
-            id: row.id,
-            room: Amounts { memory: row.memory, vram: row.vram },
-            base: Amounts { memory: row.others_memory, vram: row.others_vram },
-            lasts: left(row),
-            renew_within: row.renew_within,
-        })
-        .collect()
+    let kept = rows.iter().map(|row| Kept {
+        id: row.id,
+        room: Amounts { memory: row.memory, vram: row.vram },
+        base: Amounts { memory: row.others_memory, vram: row.others_vram },
+        lasts: left(row),
+        renew_within: row.renew_within,
+    });
+    Input::Lease(LeaseTold::Kept(kept.collect()))
 }
 
 fn row(kept: &Kept) -> LeaseRow {

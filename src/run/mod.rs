@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use self::clock::Clock;
 use self::conductor::{Conductor, Parts};
 use self::keeping::Found;
+use self::outbox::Kit;
 use self::outcomes::Outcomes;
 use self::policy_file::PolicyWatch;
 use self::server::{Listing, Watch};
@@ -43,7 +44,6 @@ use crate::classify::tier::Machine;
 use crate::config::{Config, ServerKind};
 use crate::decide::controller::{Adopt, Controller};
 use crate::decide::input::Input;
-use crate::decide::lease::LeaseTold;
 use crate::gateway::{Event, Gateway, GatewayError, Server, waiting};
 use crate::policy::{Policy, Rung};
 use crate::sample::gpu::Gpus;
@@ -122,12 +122,12 @@ async fn drive(
     let Setup { config, policy, persona } = setup;
     let clock = Clock::start();
     let Found { store, learned, tried, leases, outbox, tallies } = keeping::open(config.store.as_deref()).await;
-    // Held until the end of the run.
-    let _outbox_lock = outbox.lock;
     let suggestions = store.as_ref().map(Store::suggestions);
     let outcomes = Outcomes::start(suggestions, report.subscribe(), config.tell.experiments.within, outcomes::here());
-    let (notebook, left) = (Arc::new(outcomes), outbox.left);
-    let teller = Teller::with_memory(&config.tell, persona, Memory { outbox: outbox.outbox, left, notebook, tallies })?;
+    // The outbox is ours until the end of the run.
+    let Kit { outbox, left, lock: _kept_by_us } = outbox;
+    let memory = Memory { outbox, left, notebook: Arc::new(outcomes), tallies };
+    let teller = Teller::with_memory(&config.tell, persona, memory)?;
     let adopt = if policy.is_some() { Adopt::Ladder } else { Adopt::OwnLoads };
     let (driver, policy) = tokio::select! {
         prepared = prepare(&config, policy) => prepared?,
@@ -158,21 +158,18 @@ async fn drive(
         nudge: Arc::clone(&nudge),
         clock,
     };
-    let machine = machine(&config);
+    let (machine, holders) = (machine(&config), HoldersSeen::default());
     inputs.send(Input::MachineFound(machine)).ok();
-    let holders = HoldersSeen::default();
     let jobs = sampling::start(sampler(&config, &driver), machine, clock, inputs.clone(), Arc::clone(&holders));
     let jobs = jobs.map_err(|source| RunError::Thread { source })?;
-    inputs.send(Input::FootprintsLearned(learned)).ok();
-    inputs.send(Input::WindowsTried(tried)).ok();
-    inputs.send(Input::Lease(LeaseTold::Kept(leases::kept(leases)))).ok();
+    let known = [Input::FootprintsLearned(learned), Input::WindowsTried(tried), leases::kept(leases)];
+    known.into_iter().for_each(|known| drop(inputs.send(known)));
 
     // Only now, so that the server is heard of after all that was known before it.
     let watching = tokio::spawn(watching.run());
     let policy = Arc::new(policy);
     let controller = Controller::new(clock.now(), Arc::clone(&policy), adopt);
     let controller = if config.observe { controller.observing() } else { controller };
-    let policy_watch = PolicyWatch::of(config.policy.as_deref());
     let parts = Parts {
         controller,
         clock,
@@ -187,7 +184,7 @@ async fn drive(
         wishes,
         report,
         store,
-        policy_watch,
+        policy_watch: PolicyWatch::of(config.policy.as_deref()),
         config,
     };
     let conductor = Conductor::new(parts, policy).run(told, gateway_told, &mut signals).await;

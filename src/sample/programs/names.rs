@@ -71,7 +71,7 @@ pub(super) fn of_process(root: &Path, process: &Process) -> String {
 pub(super) fn of_game(process: &Process) -> Option<String> {
     let program = process.program.as_ref().map(|path| path.to_string_lossy().into_owned());
     let written = process.arguments.iter().cloned().chain(program);
-    let folders = written.filter_map(|path| {
+    let mut folders = written.filter_map(|path| {
         let path = path.replace('\\', "/");
         let (_, below) = path.split_once("common/")?;
         below.split_once('/').map(|(folder, _)| folder.to_owned())
@@ -79,7 +79,7 @@ pub(super) fn of_game(process: &Process) -> Option<String> {
     // What games run on lies there too.
     let is_tool =
         |name: &String| ["Proton", "SteamLinuxRuntime", "Steamworks"].iter().any(|tool| name.starts_with(tool));
-    folders.filter(|name| !name.is_empty() && !is_tool(name)).last()
+    folders.rfind(|name| !name.is_empty() && !is_tool(name))
 }
 
 /// The name of the program's file, or what the process calls itself where that may not be read.

@@ -1,7 +1,5 @@
 //! Services: what each of them takes and what it refuses, as their own pages say it -> that ours is taken.
 
-use std::time::Instant as RealInstant;
-
 use standardwebhooks::Webhook;
 
 use super::*;
@@ -79,7 +77,7 @@ async fn every_event_reaches_slack_within_its_limits_and_at_its_pace() {
     let times = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&times);
     let mut receiver = Receiving::start(move |number, headers, body| {
-        seen.lock().unwrap().push(RealInstant::now());
+        seen.lock().unwrap().push(tokio::time::Instant::now());
         as_slack(number, headers, body)
     })
     .await;
@@ -101,13 +99,13 @@ async fn every_event_reaches_slack_within_its_limits_and_at_its_pace() {
 
 #[tokio::test]
 async fn what_discord_has_left_is_not_asked_for_before_it_is_there_again() {
-    let again = Arc::new(Mutex::new(None::<RealInstant>));
+    let again = Arc::new(Mutex::new(None::<tokio::time::Instant>));
     let mut receiver = Receiving::start(move |number, headers, body| {
         let mut again = again.lock().unwrap();
-        if again.is_some_and(|again| RealInstant::now() < again) {
+        if again.is_some_and(|again| tokio::time::Instant::now() < again) {
             return (StatusCode::TOO_MANY_REQUESTS, "{\"retry_after\": 60.0}").into_response();
         }
-        *again = Some(RealInstant::now() + std::time::Duration::from_millis(300));
+        *again = Some(tokio::time::Instant::now() + std::time::Duration::from_millis(300));
         let answer = as_discord(number, headers, body);
         ([("x-ratelimit-remaining", "0"), ("x-ratelimit-reset-after", "0.35")], answer).into_response()
     })

@@ -107,7 +107,8 @@ async fn what_cannot_be_done_is_refused_with_its_exit_code_and_says_why() {
     let (code, told_most) = post(&sidecar, "/make-room", json!({ "memory": "63GiB" })).await;
     assert_eq!(code, 409);
     let most = told_most["most"]["memory"].as_u64().unwrap();
-    assert!(most > 50 << 30 && most < 58 << 30, "{told_most}");
+    // Hard is 95 % of the 64 GiB here.
+    assert!(most > 50 << 30 && most < 61 << 30, "{told_most}");
     assert_eq!(server.unloads(), [], "nothing has moved for any of it");
     sidecar.stop().await;
 

@@ -51,7 +51,8 @@ impl Rig {
         let mut command = program(&folder);
         command.args(["run", "--server", &server.url(), "--admin-listen", &admin]);
         command.args(["--listen", &format!("127.0.0.1:{}", free_port()), "--policy"]).arg(at("policy.yaml"));
-        let sidecar = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let log = std::fs::File::create(at("log")).unwrap();
+        let sidecar = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
         Rig { server, sidecar, admin, folder }
     }
 
@@ -76,7 +77,8 @@ impl Rig {
             }
             sleep(LOOK_EVERY);
         }
-        panic!("waited until {what}, in vain: {last:#}");
+        let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+        panic!("waited until {what}, in vain: {last:#}\n{log}");
     }
 
     fn until_serves(&self, rung: &str) {
@@ -104,7 +106,12 @@ impl Drop for Rig {
 
 fn program(home: &TempDir) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tierkeeper"));
-    command.env("HOME", home.path()).env_remove("XDG_STATE_HOME").env_remove("XDG_CONFIG_HOME").stdin(Stdio::null());
+    command
+        .env("HOME", home.path())
+        .env_remove("TIERKEEPER_LLAMA_SERVER")
+        .env_remove("XDG_STATE_HOME")
+        .env_remove("XDG_CONFIG_HOME")
+        .stdin(Stdio::null());
     command
 }
 

@@ -6,6 +6,8 @@
 pub mod check;
 pub mod demo;
 
+mod time;
+mod paint;
 mod doctor;
 mod calibrate;
 mod make_room;
@@ -55,10 +57,7 @@ enum Command {
         command: PersonaCommand,
     },
     /// Run the tests that policy files contain, on virtual time.
-    Test {
-        #[arg(required = true)]
-        policies: Vec<PathBuf>,
-    },
+    Test(test::TestArgs),
     /// Run a policy over a trace, on virtual time: how often it would have switched, when and why. Two policies side by side
     /// with `--against`.
     Simulate(simulate::SimulateArgs),
@@ -119,7 +118,7 @@ impl Command {
         match self {
             Command::Check { .. }
             | Command::Persona { .. }
-            | Command::Test { .. }
+            | Command::Test(_)
             | Command::Simulate(_)
             | Command::Doctor(_)
             | Command::Messages { .. }
@@ -252,7 +251,7 @@ pub fn main() -> ExitCode {
             exit(if fine { 0 } else { NO })
         }
         Command::Persona { command } => persona::persona(command),
-        Command::Test { policies } => test::test(&policies),
+        Command::Test(args) => test::test(&args),
         Command::Simulate(args) => simulate::simulate(&args),
         Command::Doctor(args) => doctor::doctor(args),
         Command::Calibrate(args) => calibrate::calibrate(args),

@@ -79,4 +79,50 @@ impl Command {
             | Command::Exit { reason } => reason,
         }
     }
+
+    /// As the log, `/status` and scripts call it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Command::TakeSample { .. } => "take_sample",
+            Command::Load { .. } => "load",
+            Command::CancelLoad { .. } => "cancel_load",
+            Command::Unload { .. } => "unload",
+            Command::Check { .. } => "check",
+            Command::Publish { .. } => "publish",
+            Command::Close { .. } => "close",
+            Command::Cut { .. } => "cut",
+            Command::Release { .. } => "release",
+            Command::Remember { .. } => "remember",
+            Command::KeepWindows { .. } => "keep_windows",
+            Command::Notify { .. } => "notify",
+            Command::GrantRoom { .. } => "grant_room",
+            Command::RefuseRoom { .. } => "refuse_room",
+            Command::EndLease { .. } => "end_lease",
+            Command::Propose { .. } => "propose",
+            Command::Exit { .. } => "exit",
+        }
+    }
+
+    /// The rung that it is about.
+    pub fn rung(&self) -> Option<&Arc<Rung>> {
+        match self {
+            Command::Load { rung, .. }
+            | Command::CancelLoad { rung, .. }
+            | Command::Unload { rung, .. }
+            | Command::Check { rung, .. }
+            | Command::Publish { rung, .. }
+            | Command::Close { rung, .. }
+            | Command::Cut { rung, .. }
+            | Command::Release { rung, .. } => Some(rung),
+            Command::TakeSample { .. }
+            | Command::Remember { .. }
+            | Command::KeepWindows { .. }
+            | Command::Notify { .. }
+            | Command::GrantRoom { .. }
+            | Command::RefuseRoom { .. }
+            | Command::EndLease { .. }
+            | Command::Propose { .. }
+            | Command::Exit { .. } => None,
+        }
+    }
 }

@@ -33,26 +33,8 @@ pub struct Decision {
 
 impl Decision {
     pub fn of(at: Moment, command: &Command) -> Self {
-        let (name, rung) = match command {
-            Command::TakeSample { .. } => ("take_sample", None),
-            Command::Load { rung, .. } => ("load", Some(rung)),
-            Command::CancelLoad { rung, .. } => ("cancel_load", Some(rung)),
-            Command::Unload { rung, .. } => ("unload", Some(rung)),
-            Command::Check { rung, .. } => ("check", Some(rung)),
-            Command::Publish { rung, .. } => ("publish", Some(rung)),
-            Command::Close { rung, .. } => ("close", Some(rung)),
-            Command::Cut { rung, .. } => ("cut", Some(rung)),
-            Command::Release { rung, .. } => ("release", Some(rung)),
-            Command::Remember { .. } => ("remember", None),
-            Command::KeepWindows { .. } => ("keep_windows", None),
-            Command::Notify { .. } => ("notify", None),
-            Command::GrantRoom { .. } => ("grant_room", None),
-            Command::RefuseRoom { .. } => ("refuse_room", None),
-            Command::EndLease { .. } => ("end_lease", None),
-            Command::Propose { .. } => ("propose", None),
-            Command::Exit { .. } => ("exit", None),
-        };
-        Decision { at, command: name, rung: rung.map(|rung| rung.name.clone()), reason: command.reason().clone() }
+        let rung = command.rung().map(|rung| rung.name.clone());
+        Decision { at, command: command.name(), rung, reason: command.reason().clone() }
     }
 }
 

@@ -38,6 +38,25 @@ fn holds(at: Span, mib: u64) -> TimelineEntry {
     TimelineEntry { at, foreign: Some(Bytes::mib(mib)), ..TimelineEntry::default() }
 }
 
+/// Somebody who changes what others hold by what serves.
+struct Meddler<F>(F);
+
+impl<F: FnMut(Moment, &Outcome, &mut World)> Witness for Meddler<F> {
+    fn meddles(&mut self, now: Moment, outcome: &Outcome, world: &mut World) {
+        (self.0)(now, outcome, world);
+    }
+}
+
+fn run_with(
+    policy: Policy,
+    loaded: &str,
+    timeline: &[TimelineEntry],
+    end: Span,
+    meddle: impl FnMut(Moment, &Outcome, &mut World),
+) -> Outcome {
+    run_before(&Arc::new(policy), &machine(loaded), timeline, end, &mut Meddler(meddle))
+}
+
 /// Others take what the large model needs so soon after each climb, and give it back when it has gone.
 fn adversary(policy: Policy, after: Span) -> Outcome {
     let mut serves: Option<(Moment, Option<String>)> = None;
@@ -51,7 +70,7 @@ fn adversary(policy: Policy, after: Span) -> Outcome {
         world.load.foreign = if climbed { Bytes::gib(10) } else { Bytes::gib(3) };
         serves = Some((since, rung));
     };
-    run_with(&Arc::new(policy), &machine("small"), &[holds(Span::ZERO, 3072)], (Span::ZERO, DAY), meddle)
+    run_with(policy, "small", &[holds(Span::ZERO, 3072)], DAY, meddle)
 }
 
 #[test]
@@ -98,8 +117,8 @@ fn a_constant_stall_that_goes_with_the_large_model_makes_no_cycle_by_what_is_lea
         let large = outcome.changes.last().is_some_and(|change| change.rung.as_deref() == Some("large"));
         world.load.stall_some = if large { Permille::percent(30) } else { Permille(0) };
     };
-    let policy = Arc::new(policy(Some(Span::seconds(15))));
-    let outcome = run_with(&policy, &machine("large"), &[holds(Span::ZERO, 3072)], (Span::ZERO, DAY), meddle);
+    let policy = policy(Some(Span::seconds(15)));
+    let outcome = run_with(policy, "large", &[holds(Span::ZERO, 3072)], DAY, meddle);
     assert!(outcome.switches <= 2, "{:#?}", outcome.changes);
 }
 
@@ -163,7 +182,7 @@ fn on_a_ramp(mib_per_second: u64) -> (Bytes, String) {
         }
     };
     let end = start(steps + 60);
-    let outcome = run_with(&Arc::new(policy(None)), &machine("large"), &timeline, (Span::ZERO, end), meddle);
+    let outcome = run_with(policy(None), "large", &timeline, end, meddle);
     let reason = outcome.changes.get(1).map(|change| change.reason.clone()).unwrap_or_default();
     (given_up.unwrap_or_default(), reason)
 }

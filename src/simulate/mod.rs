@@ -5,7 +5,9 @@
 
 pub mod callers;
 pub mod world;
+pub mod witness;
 pub mod outcome;
+pub mod story;
 pub mod policy_test;
 pub mod trace;
 
@@ -19,16 +21,28 @@ use crate::policy::{Policy, TestMachine, TimelineEntry};
 use crate::units::{Moment, Span};
 use outcome::Outcome;
 use trace::Trace;
+use witness::{Nobody, Witness};
 use world::World;
 
 /// Runs a policy on a machine along a timeline, from 0 to `end`.
 pub fn run(policy: &Arc<Policy>, machine: &TestMachine, timeline: &[TimelineEntry], end: Span) -> Outcome {
-    run_between(policy, machine, timeline, (Span::ZERO, end))
+    run_before(policy, machine, timeline, end, &mut Nobody)
 }
 
-/// Runs a policy on what a trace tells.
-pub fn run_trace(policy: &Arc<Policy>, trace: &Trace) -> Outcome {
-    run_between(policy, &trace.machine, &trace.timeline, (trace.start(), trace.end))
+/// The same before a witness.
+pub fn run_before(
+    policy: &Arc<Policy>,
+    machine: &TestMachine,
+    timeline: &[TimelineEntry],
+    end: Span,
+    witness: &mut impl Witness,
+) -> Outcome {
+    run_between(policy, machine, timeline, (Span::ZERO, end), witness)
+}
+
+/// Runs a policy on what a trace tells, before a witness.
+pub fn run_trace(policy: &Arc<Policy>, trace: &Trace, witness: &mut impl Witness) -> Outcome {
+    run_between(policy, &trace.machine, &trace.timeline, (trace.start(), trace.end), witness)
 }
 
 fn run_between(
@@ -36,52 +50,73 @@ fn run_between(
     machine: &TestMachine,
     timeline: &[TimelineEntry],
     (start, end): (Span, Span),
+    witness: &mut impl Witness,
 ) -> Outcome {
-    run_with(policy, machine, timeline, (start, end), |_, _, _| {})
+    let now = Moment::START + start;
+    let controller = Controller::new(now, Arc::clone(policy), Adopt::Ladder);
+    let world = World::new(now, policy, machine, timeline);
+    let outcome = Outcome::new(policy, machine);
+    let mut run = Run { now, controller, world, outcome, witness };
+    run.to(Moment::START + end);
+    run.outcome
 }
 
-/// The same, and at every step somebody may look at what serves, and change what others hold.
-fn run_with(
-    policy: &Arc<Policy>,
-    machine: &TestMachine,
-    timeline: &[TimelineEntry],
-    (start, end): (Span, Span),
-    mut meddle: impl FnMut(Moment, &Outcome, &mut World),
-) -> Outcome {
-    let mut now = Moment::START + start;
-    let mut controller = Controller::new(now, Arc::clone(policy), Adopt::Ladder);
-    let mut world = World::new(now, policy, machine, timeline);
-    let mut outcome = Outcome::new(policy, machine);
-    for input in world.at_the_start() {
-        controller.handle_input(now, input);
-    }
-    let end = Moment::START + end;
-    loop {
-        carry_out(now, &mut controller, &mut world, &mut outcome);
-        let next = [world.next_event(), controller.poll_timeout()].into_iter().flatten().min();
-        let Some(next) = next.filter(|next| *next <= end) else { break };
-        outcome.pass(now, next, &world);
-        now = next.max(now);
-        meddle(now, &outcome, &mut world);
-        while let Some(input) = world.take_event(now) {
-            controller.handle_input(now, input);
-        }
-        controller.handle_timeout(now);
-    }
-    outcome.pass(now, end, &world);
-    outcome
+/// A run that is under way.
+struct Run<'a, W> {
+    now: Moment,
+    controller: Controller,
+    world: World,
+    outcome: Outcome,
+    witness: &'a mut W,
 }
 
-fn carry_out(now: Moment, controller: &mut Controller, world: &mut World, outcome: &mut Outcome) {
-    while let Some(command) = controller.poll_command() {
-        outcome.note(now, &command);
-        if let Command::TakeSample { .. } = command {
-            controller.handle_input(now, Input::Sampled(Box::new(world.sample(now))));
-        } else {
-            world.carry_out(now, command);
+impl<W: Witness> Run<'_, W> {
+    fn to(&mut self, end: Moment) {
+        self.witness.begun(self.now, &self.controller);
+        for input in self.world.at_the_start() {
+            self.hear(input);
         }
-        if controller.status().phase == Phase::Asleep {
-            outcome.asleep(now);
+        loop {
+            self.carry_out();
+            self.witness.settled(self.now, &self.controller, &self.world);
+            let next = [self.world.next_event(), self.controller.poll_timeout()].into_iter().flatten().min();
+            let Some(next) = next.filter(|next| *next <= end) else { break };
+            self.pass(next);
+            self.witness.meddles(self.now, &self.outcome, &mut self.world);
+            while let Some(input) = self.world.take_event(self.now) {
+                self.hear(input);
+            }
+            self.witness.woken(self.now);
+            self.controller.handle_timeout(self.now);
+        }
+        self.pass(end);
+    }
+
+    fn hear(&mut self, input: Input) {
+        self.witness.hears(self.now, &input);
+        self.controller.handle_input(self.now, input);
+        self.witness.heard(self.now, &self.controller);
+    }
+
+    fn pass(&mut self, next: Moment) {
+        self.outcome.pass(self.now, next, &self.world);
+        self.witness.passed(self.now, next, &self.world);
+        self.now = next.max(self.now);
+    }
+
+    fn carry_out(&mut self) {
+        while let Some(command) = self.controller.poll_command() {
+            self.outcome.note(self.now, &command);
+            self.witness.commanded(self.now, &command);
+            if let Command::TakeSample { .. } = command {
+                let sample = Box::new(self.world.sample(self.now));
+                self.hear(Input::Sampled(sample));
+            } else {
+                self.world.carry_out(self.now, command);
+            }
+            if self.controller.status().phase == Phase::Asleep {
+                self.outcome.asleep(self.now);
+            }
         }
     }
 }

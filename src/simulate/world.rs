@@ -55,6 +55,19 @@ pub struct Load {
     pub stall_some: Permille,
 }
 
+/// Who holds what at one moment, and what serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holdings {
+    /// All there is.
+    pub whole: Amounts,
+    pub foreign: Amounts,
+    /// Models that are loaded, loading, or gone and not yet back.
+    pub own: Amounts,
+    /// The rung that serves, or gives its last replies.
+    pub serving: Option<String>,
+    pub incoming: Option<String>,
+}
+
 #[derive(Clone, Debug)]
 struct Held {
     rung: Arc<Rung>,
@@ -230,6 +243,17 @@ impl World {
                 admitted_total: self.callers.admitted_total,
             },
             ..Sample::default()
+        }
+    }
+
+    pub fn holdings(&self) -> Holdings {
+        let own = self.held.values().fold(Amounts::default(), |sum, held| add(sum, held.amounts));
+        Holdings {
+            whole: Amounts { memory: self.load.memory, vram: self.load.vram },
+            foreign: Amounts { memory: self.load.foreign, vram: self.load.vram_foreign },
+            own: self.returning.iter().fold(own, |sum, (_, amounts)| add(sum, *amounts)),
+            serving: self.serving.as_ref().or(self.draining.as_ref()).cloned(),
+            incoming: self.incoming.clone(),
         }
     }
 

@@ -15,6 +15,7 @@ use crate::run::policy_file;
 use crate::simulate::outcome::Outcome;
 use crate::simulate::run_trace;
 use crate::simulate::trace::{self, Trace};
+use crate::simulate::witness::Nobody;
 use crate::units::Span;
 
 #[derive(Debug, Args)]
@@ -81,7 +82,7 @@ fn report(args: &SimulateArgs) -> Result<Report, String> {
     }
     let side = |path: &Path, policy: &Arc<Policy>| Side {
         policy: path.display().to_string(),
-        outcome: run_trace(policy, &trace),
+        outcome: run_trace(policy, &trace, &mut Nobody),
     };
     Ok(Report {
         trace: args.trace.display().to_string(),

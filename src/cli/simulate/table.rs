@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use super::{Report, Side};
+use crate::cli::time::clock;
 use crate::simulate::outcome::{Outcome, RungTimes};
-use crate::units::Span;
 
 /// A name, both figures, and how they are written.
 type Row = (String, u64, u64, fn(u64) -> String);
@@ -111,15 +111,6 @@ fn count(count: u64) -> String {
 /// What is nothing is not written out.
 fn shown(ms: u64) -> String {
     if ms == 0 { "-".to_owned() } else { clock(ms) }
-}
-
-/// Hours, minutes and seconds; of what is shorter than a minute, tenths too.
-fn clock(ms: u64) -> String {
-    if ms < 60_000 {
-        return Span(ms / 100 * 100).to_string();
-    }
-    let seconds = ms / 1000;
-    format!("{}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
 }
 
 fn widest<'a>(names: impl Iterator<Item = &'a str>) -> usize {

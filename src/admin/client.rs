@@ -4,10 +4,12 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use reqwest::{Client, Method, StatusCode, redirect};
+use reqwest::{Client, Method, Response, StatusCode, redirect};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::AdminError;
+use super::explain::{DecisionRecord, Present};
 use super::status::StatusReport;
 use crate::units::{Bytes, Span};
 
@@ -47,19 +49,37 @@ impl Told {
 
 /// Asks the sidecar that listens there. An unspecified address means this machine.
 pub async fn status(address: SocketAddr, token: Option<&str>) -> Result<StatusReport, ClientError> {
-    let url = url(address, "/status");
-    let (status, body) = send(Method::GET, &url, token, None, Some(ANSWER_MAX)).await?;
-    if status != StatusCode::OK {
-        let body = String::from_utf8_lossy(&body).chars().take(200).collect();
-        return Err(ClientError::Refused { url, status: status.as_u16(), body });
-    }
+    ask(address, "/status", token).await
+}
+
+/// Why it is as it is now.
+pub async fn present(address: SocketAddr, token: Option<&str>) -> Result<Present, ClientError> {
+    ask(address, "/explain", token).await
+}
+
+/// What it kept of a decision.
+pub async fn decision(address: SocketAddr, token: Option<&str>, id: u64) -> Result<DecisionRecord, ClientError> {
+    ask(address, &format!("/explain/{id}"), token).await
+}
+
+/// What it says on one of its pages.
+async fn ask<T: DeserializeOwned>(address: SocketAddr, page: &str, token: Option<&str>) -> Result<T, ClientError> {
+    let url = url(address, page);
+    let answer = send(Method::GET, &url, token, None, Some(ANSWER_MAX)).await?;
+    let body = whole(&mut accepted(answer, &url).await?, &url).await?;
     serde_json::from_slice(&body).map_err(|error| ClientError::NotUs { url, why: error.to_string() })
+}
+
+/// The recording that begins now, for as long as it is read.
+pub async fn record(address: SocketAddr, token: Option<&str>) -> Result<Response, ClientError> {
+    let url = url(address, "/record");
+    accepted(send(Method::GET, &url, token, None, None).await?, &url).await
 }
 
 /// Tells it what is wished.
 pub async fn post(address: SocketAddr, token: Option<&str>, path: &str, body: &Value) -> Result<Told, ClientError> {
     // A little more than the sidecar itself waits for its answer.
-    told(send(Method::POST, &url(address, path), token, Some(body), Some(WISH_MAX)).await?)
+    told(Method::POST, &url(address, path), token, Some(body), Some(WISH_MAX)).await
 }
 
 /// The same, for what may take as long as a reply.
@@ -69,31 +89,38 @@ pub async fn post_patiently(
     path: &str,
     body: &Value,
 ) -> Result<Told, ClientError> {
-    told(send(Method::POST, &url(address, path), token, Some(body), None).await?)
+    told(Method::POST, &url(address, path), token, Some(body), None).await
 }
 
 pub async fn delete(address: SocketAddr, token: Option<&str>, path: &str) -> Result<Told, ClientError> {
-    told(send(Method::DELETE, &url(address, path), token, None, Some(WISH_MAX)).await?)
+    told(Method::DELETE, &url(address, path), token, None, Some(WISH_MAX)).await
 }
 
-fn told((status, body): (StatusCode, Vec<u8>)) -> Result<Told, ClientError> {
-    Ok(Told { status: status.as_u16(), body: serde_json::from_slice(&body).unwrap_or_default() })
+async fn told(
+    method: Method,
+    url: &str,
+    token: Option<&str>,
+    body: Option<&Value>,
+    limit: Option<Span>,
+) -> Result<Told, ClientError> {
+    let mut answer = send(method, url, token, body, limit).await?;
+    let body = whole(&mut answer, url).await?;
+    Ok(Told { status: answer.status().as_u16(), body: serde_json::from_slice(&body).unwrap_or_default() })
 }
 
 fn url(address: SocketAddr, path: &str) -> String {
     format!("http://{}{path}", reachable(address))
 }
 
-/// The whole answer, if it comes in time and is none too long.
+/// The answer, of which all must come in time where there is a limit.
 async fn send(
     method: Method,
     url: &str,
     token: Option<&str>,
     body: Option<&Value>,
     limit: Option<Span>,
-) -> Result<(StatusCode, Vec<u8>), ClientError> {
+) -> Result<Response, ClientError> {
     let unreachable = |why| ClientError::Unreachable { url: url.to_owned(), why };
-    let failed = |error: reqwest::Error| unreachable(root_cause(&error));
     let mut request = client().map_err(unreachable)?.request(method, url);
     if let Some(limit) = limit {
         request = request.timeout(limit.duration());
@@ -104,16 +131,30 @@ async fn send(
     if let Some(body) = body {
         request = request.json(body);
     }
-    let mut answer = request.send().await.map_err(failed)?;
+    request.send().await.map_err(|error| unreachable(root_cause(&error)))
+}
+
+/// An answer that is no refusal.
+async fn accepted(mut answer: Response, url: &str) -> Result<Response, ClientError> {
     let status = answer.status();
+    if status != StatusCode::OK {
+        let body = whole(&mut answer, url).await?;
+        let body = String::from_utf8_lossy(&body).chars().take(200).collect();
+        return Err(ClientError::Refused { url: url.to_owned(), status: status.as_u16(), body });
+    }
+    Ok(answer)
+}
+
+async fn whole(answer: &mut Response, url: &str) -> Result<Vec<u8>, ClientError> {
     let mut body = Vec::new();
+    let failed = |error: reqwest::Error| ClientError::Unreachable { url: url.to_owned(), why: root_cause(&error) };
     while let Some(chunk) = answer.chunk().await.map_err(failed)? {
         body.extend_from_slice(&chunk);
         if body.len() as u64 > REPORT_MAX.0 {
             return Err(ClientError::NotUs { url: url.to_owned(), why: format!("it answers more than {REPORT_MAX}") });
         }
     }
-    Ok((status, body))
+    Ok(body)
 }
 
 /// The token is the first line of the file.
@@ -143,7 +184,7 @@ fn client() -> Result<Client, String> {
 }
 
 /// What lies at the bottom of an error: `connection refused`, and not `error sending request`.
-fn root_cause(error: &reqwest::Error) -> String {
+pub fn root_cause(error: &reqwest::Error) -> String {
     if error.is_timeout() {
         return "no answer in time".to_owned();
     }

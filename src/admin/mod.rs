@@ -1,13 +1,17 @@
 //! Admin: the state of the run, and an operator's wishes -> status, health and control over HTTP, on a listener of its own.
 //!
-//! What it tells is a finished report: whoever asks, and however often, never makes the loop wait. What is wished is handed
-//! to the loop, which answers between two looks at the machine.
+//! Most of it only reads, and what it reads is a finished report. What is wished, and what only the Controller itself can
+//! say, is asked of the loop by a short queue, and answered between two looks at the machine. Whoever asks, and however
+//! often, never makes the loop wait.
 //! Names are checked on every listener, loopback too: a page in a browser that has pointed its own name at us (DNS
 //! rebinding) gives itself away by its `Host`.
 
+pub mod asks;
 pub mod client;
 pub mod control;
+pub mod explain;
 mod guard;
+pub mod record;
 mod room;
 pub mod status;
 
@@ -17,7 +21,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::{DefaultBodyLimit, FromRef, State};
 use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
 use axum::response::{IntoResponse, Response};
@@ -30,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::AdminConfig;
 use crate::units::Span;
+use asks::Asker;
 use control::Wishes;
 use guard::Guard;
 use status::StatusReport;
@@ -55,16 +60,35 @@ pub enum AdminError {
 /// Always the newest report.
 pub type StatusReceiver = watch::Receiver<Arc<StatusReport>>;
 
+/// What the routes are given.
+#[derive(Clone, Debug)]
+struct Shown {
+    report: StatusReceiver,
+    asker: Asker,
+}
+
+impl FromRef<Shown> for StatusReceiver {
+    fn from_ref(shown: &Shown) -> Self {
+        shown.report.clone()
+    }
+}
+
+impl FromRef<Shown> for Asker {
+    fn from_ref(shown: &Shown) -> Self {
+        shown.asker.clone()
+    }
+}
+
 /// Answers until `shutdown` is done. What is wrong with the settings is told before the first answer.
 pub async fn serve(
     listener: TcpListener,
-    state: StatusReceiver,
-    wishes: Wishes,
+    report: StatusReceiver,
+    (wishes, asker): (Wishes, Asker),
     config: AdminConfig,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), AdminError> {
     let listen = listener.local_addr().map_err(AdminError::Listen)?;
-    let router = router(state, wishes, Guard::new(&config, listen)?);
+    let router = router(Shown { report, asker }, wishes, Guard::new(&config, listen)?);
     let stopping = CancellationToken::new();
     let stopped = stopping.clone().cancelled_owned();
     let server = axum::serve(listener, router).with_graceful_shutdown(stopped).into_future();
@@ -81,7 +105,7 @@ pub async fn serve(
 }
 
 /// Every route is here; what is not does not exist.
-fn router(state: StatusReceiver, wishes: Wishes, guard: Guard) -> Router {
+fn router(state: Shown, wishes: Wishes, guard: Guard) -> Router {
     let guard = Arc::new(guard);
     let wishes = Router::new()
         .route("/pin", post(control::pin))
@@ -95,8 +119,11 @@ fn router(state: StatusReceiver, wishes: Wishes, guard: Guard) -> Router {
         .route_layer(middleware::from_fn_with_state(guard.clone(), control::check_write))
         .route_layer(middleware::from_fn_with_state(guard.clone(), guard::ask_for_token))
         .with_state(wishes);
-    let closed = Router::new()
+    let closed = Router::<Shown>::new()
         .route("/status", get(status))
+        .route("/record", get(record::record))
+        .route("/explain", get(explain::present))
+        .route("/explain/{id}", get(explain::past))
         .route_layer(middleware::from_fn_with_state(guard.clone(), guard::ask_for_token));
     Router::new()
         // Probes can not send a token, and these two tell nothing but yes or no.
@@ -178,8 +205,8 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let (state, receiver) = watch::channel(Arc::new(report()));
         let (stop, stopped) = oneshot::channel::<()>();
-        let (wishes, wished) = mpsc::channel(control::WISHES_MAX);
-        let server = tokio::spawn(serve(listener, receiver, wishes, config, async { drop(stopped.await) }));
+        let ((wishes, wished), (asker, _)) = (mpsc::channel(control::WISHES_MAX), asks::channel());
+        let server = tokio::spawn(serve(listener, receiver, (wishes, asker), config, async { drop(stopped.await) }));
         Running { address, state, wished, stop, server }
     }
 

@@ -62,6 +62,9 @@ pub struct PoolReport {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DecisionReport {
+    /// What `explain` is asked by; `None` for what belongs to no decision.
+    #[serde(default)]
+    pub id: Option<u64>,
     /// Since the start of the run.
     pub at_ms: Moment,
     /// The command's name, such as `load`.
@@ -155,7 +158,8 @@ pub fn render(report: &StatusReport) -> String {
     lines.push(("requests", format!("{} in flight, {} held{}", report.in_flight, report.held, counted(report))));
     lines.extend(report.last_decision.as_ref().map(|decision| {
         let ago = coarse(Moment(report.uptime_ms.0).since(decision.at_ms));
-        ("decision", format!("{}, {ago} ago: {}", decision.command, decision.text))
+        let id = decision.id.map_or_else(String::new, |id| format!("{id}: "));
+        ("decision", format!("{id}{}, {ago} ago: {}", decision.command, decision.text))
     }));
     lines.extend(report.would.as_ref().map(|would| {
         let to = would.to.as_deref().unwrap_or("nothing");
@@ -285,6 +289,7 @@ pub(crate) mod tests {
                 },
             )]),
             last_decision: Some(DecisionReport {
+                id: Some(12),
                 at_ms: Moment(3_000_000),
                 command: "load".to_owned(),
                 text: reason.to_string(),

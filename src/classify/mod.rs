@@ -6,6 +6,7 @@
 
 pub mod tier;
 mod findings;
+mod words;
 
 use std::collections::BTreeMap;
 use std::fmt;

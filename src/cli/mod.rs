@@ -14,6 +14,8 @@ mod make_room;
 mod messages;
 mod operator;
 mod persona;
+mod explain;
+mod record;
 mod run;
 mod simulate;
 mod status;
@@ -58,6 +60,10 @@ enum Command {
     },
     /// Run the tests that policy files contain, on virtual time.
     Test(test::TestArgs),
+    /// Say why the running sidecar does what it does, and what would change that; or why it once decided as it did.
+    Explain(explain::ExplainArgs),
+    /// Write down what the running sidecar hears and decides, until Ctrl-C. `simulate` runs it again, to the byte.
+    Record(record::RecordArgs),
     /// Run a policy over a trace, on virtual time: how often it would have switched, when and why. Two policies side by side
     /// with `--against`.
     Simulate(simulate::SimulateArgs),
@@ -123,6 +129,7 @@ impl Command {
             | Command::Doctor(_)
             | Command::Messages { .. }
             | Command::Ack { .. }
+            | Command::Explain(_)
             | Command::Status { .. }
             | Command::Pin { .. }
             | Command::Sleep(_)
@@ -130,7 +137,9 @@ impl Command {
             | Command::Resume(_)
             | Command::Reload { .. }
             | Command::Healthcheck { .. } => true,
-            Command::Run(_) | Command::Demo(_) | Command::Calibrate(_) | Command::MakeRoom(_) => false,
+            Command::Run(_) | Command::Demo(_) | Command::Calibrate(_) | Command::MakeRoom(_) | Command::Record(_) => {
+                false
+            }
         }
     }
 }
@@ -252,6 +261,8 @@ pub fn main() -> ExitCode {
         }
         Command::Persona { command } => persona::persona(command),
         Command::Test(args) => test::test(&args),
+        Command::Explain(args) => explain::explain(args),
+        Command::Record(args) => record::record(args),
         Command::Simulate(args) => simulate::simulate(&args),
         Command::Doctor(args) => doctor::doctor(args),
         Command::Calibrate(args) => calibrate::calibrate(args),

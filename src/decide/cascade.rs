@@ -61,6 +61,7 @@ impl Controller {
         if kind == Kind::Up {
             self.note_climb(now);
         }
+        self.note_decision(now, kind.into(), &reason, incoming.as_deref());
         let from = self.serving.clone().or_else(|| self.switch.take().and_then(|switch| switch.from));
         self.switch = Some(Switch {
             kind,

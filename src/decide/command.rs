@@ -80,6 +80,11 @@ impl Command {
         }
     }
 
+    /// It goes with no switch: room is asked for and given back at any time.
+    pub fn is_about_lease(&self) -> bool {
+        matches!(self, Command::GrantRoom { .. } | Command::RefuseRoom { .. } | Command::EndLease { .. })
+    }
+
     /// As the log, `/status` and scripts call it.
     pub fn name(&self) -> &'static str {
         match self {

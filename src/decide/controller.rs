@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::books::Books;
 use super::command::Command;
+use super::explain::Decision;
 use super::freeze::Returning;
 use super::input::{Input, ServerFacts};
 use super::learn::Learning;
@@ -131,6 +132,8 @@ pub struct Controller {
     /// This is a dry run.
     pub(super) observed: Option<Observed>,
     pub(super) stopping: bool,
+    /// What was set about last, and on what.
+    pub(super) decision: Option<Arc<Decision>>,
     pub(super) commands: VecDeque<Command>,
 }
 
@@ -222,6 +225,7 @@ impl Controller {
             leases: Leases::default(),
             observed: None,
             stopping: false,
+            decision: None,
             commands: VecDeque::new(),
         };
         controller.take_sample(now);

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::cascade::Abandoned;
 use super::command::Command;
 use super::controller::{Adopt, Controller, Damping};
+use super::explain::Decided;
 use super::fit::{Limit, shortage};
 use super::modifier::Move;
 use super::peaks::HORIZON;
@@ -17,7 +18,7 @@ use super::reason::Reason;
 use super::table::{Event, First};
 use super::timer::Timer;
 use super::verdict::{Question, Verdict};
-use crate::classify::{Cause, Level};
+use crate::classify::{Cause, Level, Pool};
 use crate::footprint::Footprint;
 use crate::policy::{AtDeadline, Rung, WhenNothingFits};
 use crate::sample::ResidentState;
@@ -81,6 +82,7 @@ impl Controller {
             return;
         }
         if let Some(rung) = held.iter().find(|rung| self.may_be_kept(now, rung)) {
+            self.note_decision(now, Decided::Keep, &reason, Some(rung));
             self.serve(now, Arc::clone(rung), &reason);
             self.ours = self.adopt == Adopt::Ladder;
             self.settle(now, Event::Settled);
@@ -107,7 +109,11 @@ impl Controller {
                 let rung = Arc::clone(&self.policy.ladder[index]);
                 self.begin(now, Kind::First, reason, None, Some(rung), First::Incoming);
             }
-            None => self.fall_asleep(now),
+            None => {
+                let pool = self.missing_for(now, self.policy.ladder.len() - 1).map_or(Pool::Ram, |short| short.pool);
+                self.note_decision(now, Decided::Sleep, &self.nothing_fits(now, pool), None);
+                self.fall_asleep(now);
+            }
         }
     }
 

@@ -14,6 +14,8 @@ pub mod lease;
 pub mod observe;
 pub mod fit;
 pub mod verdict;
+pub mod verdict_words;
+pub mod explain;
 
 mod looking;
 mod judge;

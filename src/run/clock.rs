@@ -4,7 +4,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::units::Moment;
 
-/// The time of day, for what has to outlive a run: milliseconds since 1970. It may be set back and forth.
+/// The time of day, for people and for what has to outlive a run: milliseconds since 1970. It may be set back and forth.
 pub fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)

@@ -13,20 +13,22 @@ use tokio_util::sync::CancellationToken;
 
 use super::Signal;
 use super::asking::ask;
-use super::clock::{Clock, sleep_until};
+use super::clock::{Clock, sleep_until, unix_ms};
+use super::decisions::Decisions;
 use super::keeping;
 use super::policy_file::PolicyWatch;
+use super::recorded::Recorded;
 use super::report::{self, Around, Decision};
 use super::sampling::Job;
 use super::server::Listing;
 use super::telling::Telling;
 use crate::act::{Driver, Kept};
+use crate::admin::asks::Ask;
 use crate::admin::control::{Answer, Asked};
 use crate::admin::status::StatusReport;
 use crate::classify::tier::TierFound;
 use crate::config::Config;
 use crate::decide::command::Command;
-use crate::decide::controller::Controller;
 use crate::decide::input::Input;
 use crate::decide::phase::Phase;
 use crate::gateway::{Event, Gateway};
@@ -44,7 +46,7 @@ const EDIT_SETTLES: Duration = Duration::from_millis(100);
 
 /// What the run has made, to be joined.
 pub struct Parts {
-    pub controller: Controller,
+    pub controller: Recorded,
     pub clock: Clock,
     pub gateway: Gateway,
     pub driver: Arc<Driver>,
@@ -57,9 +59,12 @@ pub struct Parts {
     pub inputs: UnboundedSender<Input>,
     /// What operators wish.
     pub wishes: Receiver<Asked>,
+    /// What is asked of the Controller, for people.
+    pub asked: Receiver<Ask>,
     pub report: watch::Sender<Arc<StatusReport>>,
     /// `None` where nothing can be kept.
     pub store: Option<Store>,
+    pub decisions: Decisions,
     pub policy_watch: PolicyWatch,
     pub config: Config,
 }
@@ -108,8 +113,7 @@ impl Conductor {
     /// Runs until the Controller wants to exit, or the grace for that is over.
     pub async fn run(
         mut self,
-        mut told: UnboundedReceiver<Input>,
-        mut gateway_told: UnboundedReceiver<Event>,
+        (mut told, mut gateway_told): (UnboundedReceiver<Input>, UnboundedReceiver<Event>),
         signals: &mut Receiver<Signal>,
     ) -> Self {
         let mut keep = tokio::time::interval(KEEP_EVERY);
@@ -156,6 +160,7 @@ impl Conductor {
                     tracing::warn!(message = "The grace is over before the switch has ended.");
                     self.handle(Input::StopRequested);
                 }
+                Some(ask) = self.parts.asked.recv() => self.parts.controller.answer(clock.now(), ask, &self.parts.decisions),
                 _ = keep.tick() => self.keep(),
             }
         }
@@ -259,7 +264,7 @@ impl Conductor {
     }
 
     fn carry_out(&mut self) {
-        while let Some(command) = self.parts.controller.poll_command() {
+        while let Some(command) = self.parts.controller.poll_command(self.parts.clock.now()) {
             self.note(&command);
             match command {
                 Command::TakeSample { .. } => self.take_sample(),
@@ -298,8 +303,11 @@ impl Conductor {
             let (from, to) = (from.as_deref().unwrap_or("nothing"), to.as_deref().unwrap_or("nothing"));
             return tracing::info!(message = "Observed: another rung would serve.", from, to, %reason);
         }
-        let decision = Decision::of(self.parts.clock.now(), command);
-        tracing::info!(message = "Decided.", command = decision.command, rung = decision.rung, reason = %command.reason());
+        let now = self.parts.clock.now();
+        let note = |made: &_| self.parts.decisions.note(now, unix_ms(), made, command, self.parts.store.as_ref());
+        let id = self.parts.controller.decision().filter(|_| !command.is_about_lease()).map(note);
+        let decision = Decision::of(id, now, command);
+        tracing::info!(message = "Decided.", decision = id, command = decision.command, rung = decision.rung, reason = %command.reason());
         self.last_decision = Some(decision);
     }
 

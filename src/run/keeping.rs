@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::outbox::Kit;
 use crate::decide::stable::TriedWindows;
 use crate::footprint::sightings::Learned;
+use crate::store::decision::Kept;
 use crate::store::error::StoreError;
 use crate::store::leases::LeaseRow;
 use crate::store::tried::Tried;
@@ -24,6 +25,8 @@ pub struct Found {
     pub store: Option<Store>,
     pub learned: Vec<Learned>,
     pub tried: Vec<TriedWindows>,
+    /// The last decisions, oldest first.
+    pub decisions: Vec<Kept>,
     pub leases: Vec<LeaseRow>,
     pub outbox: Kit,
     /// What came of each variant of what was asked of people.
@@ -36,6 +39,7 @@ impl Found {
             store: None,
             learned: Vec::new(),
             tried: Vec::new(),
+            decisions: Vec::new(),
             leases: Vec::new(),
             outbox: Kit::without_store(),
             tallies: BTreeMap::new(),
@@ -53,12 +57,12 @@ pub async fn open(path: Option<&Path>) -> Found {
         return Found::nothing();
     };
     match opened(path.clone()).await {
-        Some(Ok(store::Opened { store, learned, tried, leases, outbox, suggestions, .. })) => {
+        Some(Ok(store::Opened { store, learned, tried, decisions, leases, outbox, suggestions, .. })) => {
             tracing::info!(message = "What was learned is kept.", path = %path.display(), models = learned.len());
             let outbox = Kit::new(store.messages(), outbox, &path);
             let tallies = suggestions.into_iter().filter_map(tally).collect();
             let tried = tried.into_iter().map(of_store).collect();
-            Found { store: Some(store), learned, tried, leases, outbox, tallies }
+            Found { store: Some(store), learned, tried, decisions, leases, outbox, tallies }
         }
         Some(Err(error)) => {
             tracing::warn!(message = "What was learned in earlier runs is not used, and nothing is kept.", %error);

@@ -8,9 +8,11 @@ pub mod trigger;
 
 mod conductor;
 mod control;
+mod decisions;
 mod keeping;
 mod leases;
 mod lock;
+mod recorded;
 mod reload;
 mod outcomes;
 mod report;
@@ -28,15 +30,18 @@ use tokio_util::sync::CancellationToken;
 
 use self::clock::Clock;
 use self::conductor::{Conductor, Parts};
+use self::decisions::Decisions;
 use self::keeping::Found;
 use self::outbox::Kit;
 use self::outcomes::Outcomes;
 use self::policy_file::PolicyWatch;
+use self::recorded::Recorded;
 use self::server::{Listing, Watch};
 use self::telling::{HoldersSeen, Telling};
 use self::trigger::{MEMORY_PRESSURE, StallTrigger};
 use crate::act::Driver;
 use crate::act::error::ActError;
+use crate::admin::asks::Ask;
 use crate::admin::control::{Asked, WISHES_MAX};
 use crate::admin::status::StatusReport;
 use crate::admin::{self, AdminError};
@@ -99,14 +104,15 @@ pub async fn run(setup: Setup, signals: mpsc::Receiver<Signal>) -> Result<(), Ru
     let admin_listener = listen(setup.config.admin.listen).await?;
     let (report, reported) = watch::channel(Arc::new(report::starting(&setup.config)));
     let (admin_config, ending) = (setup.config.admin.clone(), CancellationToken::new());
-    let (wishes, wished) = mpsc::channel(WISHES_MAX);
-    let admin = admin::serve(admin_listener, reported, wishes, admin_config, ending.clone().cancelled_owned());
+    let ((wishes, wished), (asker, asked)) = (mpsc::channel(WISHES_MAX), admin::asks::channel());
+    let asks = (wishes, asker);
+    let admin = admin::serve(admin_listener, reported, asks, admin_config, ending.clone().cancelled_owned());
     tokio::pin!(admin);
     tokio::select! {
         // First, so that settings that it cannot use end the run before it has begun.
         biased;
         ended = &mut admin => return ended.map_err(RunError::Admin),
-        ended = drive(setup, signals, gateway_listener, (report, wished)) => ended?,
+        ended = drive(setup, signals, gateway_listener, (report, wished, asked)) => ended?,
     }
     ending.cancel();
     admin.await.map_err(RunError::Admin)
@@ -117,11 +123,11 @@ async fn drive(
     setup: Setup,
     mut signals: mpsc::Receiver<Signal>,
     listener: TcpListener,
-    (report, wishes): (watch::Sender<Arc<StatusReport>>, mpsc::Receiver<Asked>),
+    (report, wishes, asked): (watch::Sender<Arc<StatusReport>>, mpsc::Receiver<Asked>, mpsc::Receiver<Ask>),
 ) -> Result<(), RunError> {
-    let Setup { config, policy, persona } = setup;
-    let clock = Clock::start();
-    let Found { store, learned, tried, leases, outbox, tallies } = keeping::open(config.store.as_deref()).await;
+    let (Setup { config, policy, persona }, clock) = (setup, Clock::start());
+    let Found { store, learned, tried, decisions, leases, outbox, tallies } =
+        keeping::open(config.store.as_deref()).await;
     let suggestions = store.as_ref().map(Store::suggestions);
     let outcomes = Outcomes::start(suggestions, report.subscribe(), config.tell.experiments.within, outcomes::here());
     // The outbox is ours until the end of the run.
@@ -168,10 +174,8 @@ async fn drive(
     // Only now, so that the server is heard of after all that was known before it.
     let watching = tokio::spawn(watching.run());
     let policy = Arc::new(policy);
-    let controller = Controller::new(clock.now(), Arc::clone(&policy), adopt);
-    let controller = if config.observe { controller.observing() } else { controller };
     let parts = Parts {
-        controller,
+        controller: controller(&config, clock, &policy, adopt),
         clock,
         gateway,
         driver,
@@ -182,16 +186,23 @@ async fn drive(
         jobs,
         inputs,
         wishes,
+        asked,
         report,
         store,
+        decisions: Decisions::after(decisions),
         policy_watch: PolicyWatch::of(config.policy.as_deref()),
         config,
     };
-    let conductor = Conductor::new(parts, policy).run(told, gateway_told, &mut signals).await;
+    let conductor = Conductor::new(parts, policy).run((told, gateway_told), &mut signals).await;
     conductor.end(gateway_ending, serving, &mut signals).await;
     watching.abort();
     woken.abort();
     Ok(())
+}
+
+fn controller(config: &Config, clock: Clock, policy: &Arc<Policy>, adopt: Adopt) -> Recorded {
+    let controller = Controller::new(clock.now(), Arc::clone(policy), adopt);
+    Recorded::new(if config.observe { controller.observing() } else { controller })
 }
 
 /// The rungs whose names stand for whichever serves. In a dry run a request goes where its client wants it to go.

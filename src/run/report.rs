@@ -25,6 +25,8 @@ use crate::units::{Moment, Permille, Span};
 /// The last command that changed something, for people.
 #[derive(Clone, Debug)]
 pub struct Decision {
+    /// Of the decision that the command is for.
+    pub id: Option<u64>,
     pub at: Moment,
     pub command: &'static str,
     pub rung: Option<String>,
@@ -32,9 +34,9 @@ pub struct Decision {
 }
 
 impl Decision {
-    pub fn of(at: Moment, command: &Command) -> Self {
+    pub fn of(id: Option<u64>, at: Moment, command: &Command) -> Self {
         let rung = command.rung().map(|rung| rung.name.clone());
-        Decision { at, command: command.name(), rung, reason: command.reason().clone() }
+        Decision { id, at, command: command.name(), rung, reason: command.reason().clone() }
     }
 }
 
@@ -89,6 +91,7 @@ pub struct Around<'a> {
 
 pub fn of(now: Moment, status: Status, around: Around<'_>) -> StatusReport {
     let decision = |decision: &Decision| DecisionReport {
+        id: decision.id,
         at_ms: decision.at,
         command: decision.command.to_owned(),
         reason: decision.reason.clone(),

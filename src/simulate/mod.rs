@@ -10,6 +10,7 @@ pub mod outcome;
 pub mod story;
 pub mod policy_test;
 pub mod trace;
+pub mod recording;
 
 use std::sync::Arc;
 
@@ -121,6 +122,8 @@ impl<W: Witness> Run<'_, W> {
     }
 }
 
+#[cfg(test)]
+mod explained;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]

@@ -72,6 +72,9 @@ struct SampleLine {
     gpus: Option<Vec<Gpu>>,
     psi_some: Option<f64>,
     requests: Option<u32>,
+    /// In a recording: all of the sample, of which a trace needs no more.
+    #[serde(rename = "heard")]
+    _heard: Option<IgnoredAny>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -98,19 +101,28 @@ struct Kind {
 
 /// Reads a whole trace. `path` is what its owner calls it.
 pub fn parse(text: &str, path: &str) -> Result<Trace, Diagnostics> {
+    of_lines(text.split_inclusive('\n'), text, path)
+}
+
+/// Reads a trace of these lines of a text.
+pub(super) fn of_lines<'a>(
+    lines: impl Iterator<Item = &'a str>,
+    text: &'a str,
+    path: &str,
+) -> Result<Trace, Diagnostics> {
     let mut reading = Reading { stalls: Vec::new(), timeline: Vec::new(), machine: MachineGiven::default() };
-    let mut start = 0;
     let mut is_first = true;
-    for line in text.split_inclusive('\n') {
-        let (span, content) = (start..start + line.len(), line.trim());
-        start = span.end;
+    for line in lines {
+        let (start, content) = (line.as_ptr() as usize - text.as_ptr() as usize, line.trim());
         if content.is_empty() {
             continue;
         }
+        let span = start..start + line.len();
         reading.take(content, is_first).map_err(|told| Diagnostics::new(path, text, vec![told.at(line, &span)]))?;
         is_first = false;
     }
-    reading.whole().map_err(|told| Diagnostics::new(path, text, vec![told.at("", &(start..start))]))
+    let end = text.len();
+    reading.whole().map_err(|told| Diagnostics::new(path, text, vec![told.at("", &(end..end))]))
 }
 
 /// A complaint about a line; `span` is where in the line, from its first character that is no space.

@@ -5,9 +5,10 @@
 
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, Transaction, params};
 
 use super::BUSY_MAX;
+use super::decision::{KEPT_MAX, Kept};
 use super::error::StoreError;
 use super::speed::Measured;
 use super::tried::{self, Tried};
@@ -20,11 +21,12 @@ use crate::units::Bytes;
 /// "tier", as SQLite keeps it.
 const APPLICATION: i64 = 0x7469_6572;
 /// Each brings the tables from the version that is its place in this list to the next.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     include_str!("migrations/1.sql"),
     include_str!("migrations/2.sql"),
     include_str!("migrations/3.sql"),
     include_str!("migrations/4.sql"),
+    include_str!("migrations/5.sql"),
 ];
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
 /// Models that were seen last longest ago are forgotten beyond this many.
@@ -121,6 +123,31 @@ impl File {
             speed.predicted_tokens_per_second,
             speed.continues_reply,
         ])?;
+        transaction.commit()
+    }
+
+    /// The last decisions, oldest first.
+    pub(super) fn decisions(&self) -> Result<Vec<Kept>, StoreError> {
+        let read = || -> rusqlite::Result<Vec<Kept>> {
+            let query = "SELECT id, record FROM decisions ORDER BY id DESC LIMIT ?1";
+            let mut query = self.database.prepare(query)?;
+            let kept = |row: &Row<'_>| {
+                let id = u64::try_from(row.get::<_, i64>(0)?).unwrap_or_default();
+                Ok(Kept { id, record: row.get(1)? })
+            };
+            let mut found = query.query_map([KEPT_MAX as i64], kept)?.collect::<rusqlite::Result<Vec<Kept>>>()?;
+            found.reverse();
+            Ok(found)
+        };
+        read().map_err(|error| StoreError::Broken { path: self.path(), why: error.to_string() })
+    }
+
+    pub(super) fn write_decision(&mut self, decision: &Kept) -> rusqlite::Result<()> {
+        let transaction = self.database.transaction()?;
+        let add = "INSERT OR REPLACE INTO decisions (id, record) VALUES (?1, ?2)";
+        transaction.prepare(add)?.execute(params![signed(decision.id), decision.record])?;
+        let forget = "DELETE FROM decisions WHERE id <= ?1";
+        transaction.prepare(forget)?.execute([signed(decision.id) - KEPT_MAX as i64])?;
         transaction.commit()
     }
 

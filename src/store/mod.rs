@@ -1,4 +1,4 @@
-//! Store: what was learned -> one SQLite file, from which the next run has it back.
+//! Store: what was learned and decided -> one SQLite file, from which the next run has it back.
 //!
 //! The file is its owner's: `sqlite3 tierkeeper.db 'select * from learned'` answers in words and units. A thread of its
 //! own writes; whoever hands it something never waits, and when it does not keep up the oldest of what waits is dropped
@@ -7,6 +7,7 @@
 //! Two instances may share the file. SQLite lets one of them write at a time and the other wait for it (at most
 //! `BUSY_MAX`); of two values under one key the later one stays.
 
+pub mod decision;
 pub mod error;
 pub mod leases;
 pub mod outbox;
@@ -23,6 +24,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use self::decision::Kept;
 use self::error::StoreError;
 use self::file::File;
 use self::leases::LeaseRow;
@@ -50,6 +52,7 @@ enum Value {
     Outcome(suggestions::Outcome),
     /// And whom to tell whether it was written.
     Messages(outbox::Change, oneshot::Sender<bool>),
+    Decided(Kept),
 }
 
 /// The file, and the thread that writes it. Dropping it writes what still waits.
@@ -72,6 +75,8 @@ pub struct Opened {
     pub outbox: outbox::Left,
     /// What came of each variant of what was asked of people.
     pub suggestions: Vec<suggestions::Tally>,
+    /// The last decisions, oldest first.
+    pub decisions: Vec<Kept>,
     /// Where a file that could not be read was put.
     pub set_aside: Option<std::path::PathBuf>,
 }
@@ -88,14 +93,14 @@ impl Store {
             opened => (opened?, None),
         };
         let (learned, tried, leases) = (file.learned()?, file.tried()?, file.leases()?);
-        let (outbox, suggestions) = (file.messages()?, file.suggestions()?);
+        let (outbox, suggestions, decisions) = (file.messages()?, file.suggestions()?, file.decisions()?);
         let (queue, failed) = (Arc::new(Queue::new(WAITING_MAX)), Arc::new(AtomicU64::new(0)));
         let (taken, counted) = (Arc::clone(&queue), Arc::clone(&failed));
         let thread =
             std::thread::Builder::new().name("store".to_owned()).spawn(move || write_all(file, &taken, &counted));
         let thread = thread.map_err(|source| StoreError::Thread { source })?;
         let store = Store { queue, failed, thread: Some(thread) };
-        Ok(Opened { store, learned, tried, leases, outbox, suggestions, set_aside })
+        Ok(Opened { store, learned, tried, leases, outbox, suggestions, decisions, set_aside })
     }
 
     /// Keeps what was learned of a model, in place of what was kept under its key. It never waits.
@@ -111,6 +116,11 @@ impl Store {
     /// Keeps how quick a model was measured to be. It never waits.
     pub fn remember_speed(&self, measured: Measured) {
         self.queue.put(Value::Measured(measured));
+    }
+
+    /// Keeps a decision, in place of what was kept under its id. It never waits.
+    pub fn keep_decision(&self, decision: Kept) {
+        self.queue.put(Value::Decided(decision));
     }
 
     /// Keeps a lease until it is forgotten. It never waits.
@@ -186,6 +196,7 @@ fn write_all(mut file: File, queue: &Queue<Value>, failed: &AtomicU64) {
         let written = match value {
             Value::Learned(learned) => file.write_learned(&learned),
             Value::Measured(measured) => file.write_measured(&measured),
+            Value::Decided(decision) => file.write_decision(&decision),
             Value::Tried(tried) => file.write_tried(&tried),
             Value::Lease(lease) => file.write_lease(&lease),
             Value::LeaseOver(id) => file.forget_lease(id),

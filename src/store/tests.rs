@@ -304,3 +304,31 @@ fn what_was_asked_is_counted_by_variant_and_what_somebody_has_seen_too() {
         [(Some("a"), Some("new"), [2, 2, 1, 0]), (Some("b"), Some("b"), [1, 0, 0, 1]), (None, None, [1, 1, 1, 0])];
     assert_eq!(counts, expected);
 }
+
+#[test]
+fn the_last_decisions_are_kept_and_can_be_asked_by_hand() {
+    let (_folder, path) = folder();
+    let store = opened(&path).store;
+    let kept = |id: u64, why: &str| {
+        let record = format!(
+            "{{\"unix_ms\":1795712968000,\"kind\":\"down\",\"from\":\"large\",\"to\":\"small\",\"text\":\"{why}\"}}"
+        );
+        Kept { id, record }
+    };
+    let most = decision::KEPT_MAX as u64;
+    for id in 1..=most + 5 {
+        store.keep_decision(kept(id, "first"));
+    }
+    store.keep_decision(kept(most + 5, "later"));
+    drop(store);
+    let decisions = opened(&path).decisions;
+    assert_eq!((decisions.len() as u64, decisions[0].id), (most, 6));
+    assert_eq!(decisions.last(), Some(&kept(most + 5, "later")), "one under an id takes the place of the one before");
+    let query = "SELECT at_utc, from_rung, to_rung, because FROM decided ORDER BY id DESC LIMIT 1";
+    let row: (String, String, String, String) = Connection::open(&path)
+        .unwrap()
+        .query_row(query, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
+        .unwrap();
+    let row = [row.0, row.1, row.2, row.3];
+    assert_eq!(row, ["2026-11-26 17:09:28", "large", "small", "later"].map(str::to_owned));
+}

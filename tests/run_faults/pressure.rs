@@ -16,6 +16,7 @@ use super::fake_ollama::{FakeOllama, setup};
 use super::plain_client::plain_client;
 use super::program::Part;
 use super::receiver::Receiver;
+use super::recording::{Recording, replayed};
 use super::sidecar::{Plan, Sidecar, ladder};
 
 /// The machine that is pretended, and what goes onto it: with the hog the large one is too much and the small one is
@@ -106,6 +107,7 @@ async fn before_a_llama_server_it_goes_down_and_up_and_loses_nothing() {
     };
     let mut sidecar = Sidecar::start(&plan);
     sidecar.until_serves("large").await;
+    let recording = Recording::begin(&sidecar).await;
     let crowd = Crowd::start(&sidecar.gateway, &[Route::OpenAi, Route::OpenAi], Duration::ZERO);
     let hogs = press(&sidecar, folder.path()).await;
     let told = receiver.until_told("downgraded").await;
@@ -119,6 +121,9 @@ async fn before_a_llama_server_it_goes_down_and_up_and_loses_nothing() {
     assert!(replies.len() > 4, "{}", replies.len());
     replies.iter().for_each(|reply| reply.assert_whole(TOKENS));
     assert_eq!(receiver.of("downgraded").len(), 1, "once down, and nothing about the way up");
+    let (ended, json) = replayed(&sidecar, &recording.ends().await).await;
+    assert_eq!((ended.code, &json["replay"]["same"]), (Some(0), &json!(true)), "{ended:#?}");
+    assert!(json["replay"]["commands"].as_u64().unwrap() > 10, "{json:#}");
 }
 
 /// Gives the fake's models real memory: a child process for each that is loaded, as a real server's runner is.

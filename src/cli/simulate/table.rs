@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Report, Side};
+use super::{Differs, Replayed, Report, Side};
 use crate::cli::time::clock;
 use crate::simulate::outcome::{Outcome, RungTimes};
 
@@ -14,11 +14,34 @@ const CHANGES_MAX: usize = 40;
 
 pub(super) fn render(report: &Report) -> String {
     let mut text = format!("trace    {}, {}\n", report.trace, clock(report.end_ms.0 - report.start_ms.0));
+    if let Some(replay) = &report.replay {
+        replayed(&mut text, replay);
+    }
     match &report.against {
         None => one(&mut text, &report.first),
         Some(against) => two(&mut text, &report.first, against),
     }
     text
+}
+
+fn replayed(text: &mut String, replay: &Replayed) {
+    let Replayed { inputs, commands, difference, .. } = replay;
+    let Some(Differs { line: place, at_ms, recorded, decided }) = difference else {
+        return line(text, format!("replayed {inputs} inputs, {commands} commands: the same as recorded, to the byte"));
+    };
+    let nothing = || "nothing".to_owned();
+    line(
+        text,
+        format!(
+            "replayed {inputs} inputs, {commands} commands: NOT THE SAME from line {place} ({}) on",
+            clock(at_ms.0)
+        ),
+    );
+    line(text, format!("  recorded  {}", recorded.clone().unwrap_or_else(nothing)));
+    line(text, format!("  decided   {}", decided.clone().unwrap_or_else(nothing)));
+    if replay.program != env!("CARGO_PKG_VERSION") {
+        line(text, format!("  it was recorded by version {}, which may have decided otherwise", replay.program));
+    }
 }
 
 fn one(text: &mut String, side: &Side) {

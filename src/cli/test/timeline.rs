@@ -121,6 +121,11 @@ fn done(command: &Command) -> String {
         | Command::Cut { .. }
         | Command::Release { .. }
         | Command::Remember { .. }
+        | Command::KeepWindows { .. }
+        | Command::GrantRoom { .. }
+        | Command::RefuseRoom { .. }
+        | Command::EndLease { .. }
+        | Command::Propose { .. }
         | Command::Exit { .. } => command.rung().map(|rung| rung.name.as_str()),
     };
     let name = command.name().replace('_', " ");

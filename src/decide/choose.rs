@@ -100,7 +100,7 @@ impl Controller {
             let doubtful = self.rise[pool.pool as usize].map_or(pool.foreign, |(_, least)| least);
             // Who looks back for a while looks ahead as well.
             let target = self.policy.ladder.len() - 1;
-            let expected = if window > Span::ZERO { self.expected(now, pool.pool, target) } else { Bytes::ZERO };
+            let expected = if window > Span::ZERO { self.expected(now, pool, target) } else { Bytes::ZERO };
             Room::of(pool, peak.unwrap_or(pool.foreign).max(pool.foreign).max(doubtful).max(expected))
         };
         (!self.blind && self.latest.ram.is_some()).then(|| self.latest.pools().map(room).collect())

@@ -50,7 +50,7 @@ impl Controller {
         let going =
             self.phase == Phase::Draining && self.switch.as_ref().is_some_and(|switch| switch.kind == Kind::Down);
         let serving = self.serving.as_ref().filter(|_| self.phase == Phase::Steady || going)?;
-        let rise = self.trends[pool.pool as usize].rise()?;
+        let rise = self.trends[pool.pool as usize].rise_now(now)?;
         let need = amount(&self.footprint(serving)?, pool.pool);
         if need == Bytes::ZERO || pool.used.share_of(pool.capacity) < WATCHED {
             return None;
@@ -91,16 +91,20 @@ impl Controller {
         }
     }
 
-    /// What others are expected to hold when a switch to this rung would be over; nothing where they are in no rise.
-    pub(super) fn expected(&self, now: Moment, pool: Pool, target: usize) -> Bytes {
-        self.trends[pool as usize].rise().map_or(Bytes::ZERO, |rise| rise.expected(now + self.ahead(target)))
+    /// What others are expected to hold when a switch to this rung would be over, if that is clearly more than now: less
+    /// than the margin comes and goes by itself.
+    pub(super) fn expected(&self, now: Moment, pool: &PoolAssessment, target: usize) -> Bytes {
+        let rise = self.trends[pool.pool as usize].rise_now(now);
+        let expected = rise.map_or(Bytes::ZERO, |rise| rise.expected(now + self.ahead(target)));
+        let margin = pool.capacity.share(self.policy.upgrade.margin);
+        if expected >= pool.foreign + margin { expected } else { Bytes::ZERO }
     }
 
     /// Rooms in which others hold what they will hold at most when a climb to this rung would be over.
     pub(super) fn rooms_ahead(&self, now: Moment, target: usize) -> Option<Vec<Room>> {
         let mut rooms = self.rooms(now, Span::ZERO)?;
         for room in &mut rooms {
-            if let Some(rise) = self.trends[room.pool as usize].rise() {
+            if let Some(rise) = self.trends[room.pool as usize].rise_now(now) {
                 room.foreign = room.foreign.max(rise.at_most(now + self.ahead(target)));
             }
         }

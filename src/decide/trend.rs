@@ -14,6 +14,8 @@ use crate::units::{Bytes, Moment, Span};
 
 /// Each point is the median of what was seen in so long.
 const STEP: Span = Span::seconds(2);
+/// What was seen so long ago is no longer so.
+const STALE_AFTER: Span = Span::seconds(6);
 /// So many points are looked back on: two minutes.
 const POINTS_MAX: usize = 60;
 /// With fewer there is no slope.
@@ -78,7 +80,12 @@ impl Trend {
         *self = Trend::default();
     }
 
-    /// The rise that others are in, if they are in one.
+    /// The rise that others are in now, if they are in one: what was not followed for a while says nothing any more.
+    pub fn rise_now(&self, now: Moment) -> Option<&Line> {
+        self.rise().filter(|line| now.since(Moment(line.at)) <= STALE_AFTER)
+    }
+
+    /// The rise that they were in when they were looked at last.
     pub fn rise(&self) -> Option<&Line> {
         self.line.as_ref().filter(|line| line.rises)
     }

@@ -16,8 +16,8 @@ const UP_MAX: Duration = Duration::from_secs(150);
 const RATE: u64 = 1 << 30;
 /// In MiB, with the rung that must serve then. With 4 GiB pretended and 960 MiB reserved, 3136 MiB is the ceiling; the
 /// rungs may take up to about 1950, 735 and 400 MiB as long as they were never loaded, and 1550, 370 and 90 then. At the
-/// last one nothing fits: the smallest is kept.
-const HOGS: [(u64, &str); 3] = [(2310, "medium"), (2765, "small"), (3072, "small")];
+/// last one nothing fits: the smallest is kept. The first leaves 150 MiB for what a machine does by itself.
+const HOGS: [(u64, &str); 3] = [(2200, "medium"), (2765, "small"), (3072, "small")];
 /// A drain that ends at once is answered while the hog still fills, and then by a better rung than the one above, which
 /// fits too as long as use stays below soft, in thousandths of capacity, for so long.
 const SOFT_PERMILLE: u64 = 800;

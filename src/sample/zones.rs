@@ -8,7 +8,8 @@ use std::path::Path;
 
 use crate::units::Bytes;
 
-/// How far the sum of the zones may be from `MemTotal`, as a part of it, where both are about the same machine.
+/// By what part of `MemTotal` the sum of the zones may exceed it where both are about the same machine. A container's
+/// `meminfo` has less than the zones, which are always the host's; a virtual machine may well have more.
 const SAME_WITHIN: u64 = 50;
 
 /// What is on the processors' lists; nothing where it cannot be told, or where `meminfo` is about a container.
@@ -20,7 +21,7 @@ pub fn on_lists(root: &Path) -> Bytes {
 fn on_lists_of(zoneinfo: &str, meminfo: &str, page: u64) -> Bytes {
     let total = figures(meminfo, "MemTotal:").next().unwrap_or_default().saturating_mul(1024);
     let managed = figures(zoneinfo, "managed").sum::<u64>().saturating_mul(page);
-    if managed.abs_diff(total) > total / SAME_WITHIN {
+    if managed > total.saturating_add(total / SAME_WITHIN) {
         return Bytes::ZERO;
     }
     Bytes(figures(zoneinfo, "count:").sum::<u64>().saturating_mul(page))
@@ -76,6 +77,13 @@ Node 0, zone   Normal
     fn the_lists_of_the_host_are_not_a_containers() {
         let container = MEMINFO.replace("4096000", "2048000");
         assert_eq!(on_lists_of(ZONEINFO, &container, 4096), Bytes::ZERO);
+    }
+
+    /// A virtual machine of 24 GiB, of which its zones had 21 GiB and `MemTotal` all.
+    #[test]
+    fn zones_that_have_less_than_the_machine_are_its_own_still() {
+        let more = MEMINFO.replace("4096000", "4700000");
+        assert_eq!(on_lists_of(ZONEINFO, &more, 4096), Bytes((154 + 46 + 102_756 + 1000) * 4096));
     }
 
     #[test]

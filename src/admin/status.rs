@@ -201,6 +201,7 @@ fn situation(report: &StatusReport) -> (&'static str, String) {
     for modifier in &report.modifiers {
         line.push_str(match modifier {
             Modifier::Blind => "; the machine can not be read",
+            Modifier::BlindToCards => "; a graphics card can not be read",
             Modifier::ServerDown => "; the server does not answer",
             Modifier::Held => "; held by the operator's word",
             Modifier::Observing => "; only observed: nothing is touched",

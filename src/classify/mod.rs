@@ -192,17 +192,35 @@ pub enum Cause {
     },
 }
 
+/// The pools that should be there and could not be read, whole or in part. What is seen of the others stays true.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unread {
+    pub memory: bool,
+    /// At least one card.
+    pub vram: bool,
+}
+
+impl Unread {
+    pub fn of(self, pool: Pool) -> bool {
+        match pool {
+            Pool::Ram => self.memory,
+            Pool::Vram => self.vram,
+            Pool::Cgroup => false,
+        }
+    }
+}
+
 /// What one sample says.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Assessment {
     pub ram: Option<PoolAssessment>,
-    /// `None` on a machine without a discrete GPU, and while one cannot be read (`blind`).
+    /// `None` on a machine without a discrete GPU, and while none can be read. Of several, those that can be (`unread`).
     pub vram: Option<PoolAssessment>,
     /// `None` when the server's cgroup has no limit, or cannot be seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<PoolAssessment>,
-    /// A pool that should be there could not be read: nothing climbs, and nothing proactive is done.
-    pub blind: bool,
+    /// What should be there and could not be read.
+    pub unread: Unread,
     /// From the use of the pools.
     pub usage: Finding,
     /// From time stalled on memory, together with its window.
@@ -257,12 +275,12 @@ pub fn classify(policy: &Policy, sample: &Sample, ledger: &Ledger) -> Assessment
         let measured = sample.runners.as_deref().map(own_memory);
         assess(policy, Pool::Ram, reading, measured, sample, ledger)
     });
-    let gpus: Option<Vec<Reading>> = sample.gpus.values().copied().collect();
-    let vram = gpus.as_ref().filter(|gpus| !gpus.is_empty()).map(|gpus| {
-        let reading = Reading {
-            capacity: gpus.iter().map(|gpu| gpu.capacity).sum(),
-            used: gpus.iter().map(|gpu| gpu.used).sum(),
-        };
+    let unread = Unread { memory: ram.is_none(), vram: sample.gpus.values().any(Option::is_none) };
+    // A card that is lost hides none of the others: one that others fill is trouble all the same.
+    let gpus: Vec<Reading> = sample.gpus.values().copied().flatten().collect();
+    let vram = (!gpus.is_empty()).then(|| {
+        let (capacity, used) = (gpus.iter().map(|gpu| gpu.capacity).sum(), gpus.iter().map(|gpu| gpu.used).sum());
+        let reading = Reading { capacity, used };
         let measured = sample.runners.as_deref().and_then(own_vram);
         assess(policy, Pool::Vram, reading, measured, sample, ledger)
     });
@@ -278,7 +296,7 @@ pub fn classify(policy: &Policy, sample: &Sample, ledger: &Ledger) -> Assessment
         usage = worse(usage, host_emergency(host, policy.pressure.emergency.use_share, ram.as_ref()));
     }
     Assessment {
-        blind: ram.is_none() || gpus.is_none(),
+        unread,
         ram,
         vram,
         cgroup,

@@ -232,17 +232,28 @@ fn weights_charged_to_another_group_are_no_part_of_what_is_ours_in_this_one() {
 #[test]
 fn a_cgroup_without_a_limit_is_no_pool_and_no_blindness() {
     let none = classify(&policy(), &sample(Bytes::gib(3)), &ledger());
-    assert!(none.cgroup.is_none() && !none.blind);
+    assert!(none.cgroup.is_none() && none.unread == Unread::default());
 }
 
 #[test]
 fn a_reading_that_is_absent_is_blind_and_not_zero() {
     let none = classify(&policy(), &Sample::default(), &ledger());
-    assert!(none.blind && none.ram.is_none());
+    assert!(none.unread == Unread { memory: true, vram: false } && none.ram.is_none());
     let mut sample = sample(Bytes::gib(1));
     sample.gpus.insert("0".to_owned(), None);
     let gpu = classify(&policy(), &sample, &ledger());
-    assert!(gpu.blind && gpu.vram.is_none());
+    assert!(gpu.unread == Unread { memory: false, vram: true } && gpu.vram.is_none());
+    assert!(gpu.ram.is_some(), "nothing else is hidden");
+}
+
+#[test]
+fn a_card_that_is_lost_does_not_hide_one_that_is_full() {
+    let mut sample = sample(Bytes::gib(1));
+    sample.gpus.insert("good".to_owned(), Some(Reading { capacity: Bytes::gib(8), used: Bytes::mib(8000) }));
+    sample.gpus.insert("lost".to_owned(), None);
+    let found = classify(&policy(), &sample, &ledger());
+    assert_eq!((found.unread.vram, found.vram.map(|pool| pool.capacity)), (true, Some(Bytes::gib(8))));
+    assert_eq!(found.usage.level, Level::Emergency);
 }
 
 #[test]

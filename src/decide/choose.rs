@@ -11,6 +11,7 @@ use super::peaks::HORIZON;
 use super::reason::Reason;
 use super::verdict::{Question, Verdict};
 use crate::classify::{Level, OwnSource, Pool, PoolAssessment};
+use crate::footprint::Footprint;
 use crate::policy::{Rung, WhenNothingFits};
 use crate::sample::ResidentState;
 use crate::units::{Bytes, Moment, Span};
@@ -54,7 +55,7 @@ impl Controller {
     pub(super) fn fits(&self, now: Moment, index: usize, rooms: &[Room], limit: Limit) -> bool {
         let rung = &self.policy.ladder[index];
         let rests = self.rests_until(now, rung).is_some();
-        !rests && self.footprint(rung).is_some_and(|need| shortage(rooms, &need, limit).is_none())
+        !rests && self.footprint(rung).is_some_and(|need| shortage(rooms, &self.known_part(need), limit).is_none())
     }
 
     pub(super) fn it_fits(&self, rooms: &[Room], index: usize, limit: Limit, calm: Span) -> Reason {
@@ -85,7 +86,8 @@ impl Controller {
         base.times(1 << failed.min(20)).min(STABLE_MAX.max(base))
     }
 
-    /// The pools with the most that others held of them over a window, or have on lease. `None` while one cannot be read.
+    /// The pools that can be read, with the most that others held of them over a window, or have on lease. `None` while
+    /// main memory cannot be.
     pub(super) fn rooms(&self, now: Moment, window: Span) -> Option<Vec<Room>> {
         let mut rooms = self.rooms_seen(now, window)?;
         rooms.iter_mut().for_each(|room| room.foreign = room.foreign.max(self.leases.floor(room.pool)));
@@ -103,7 +105,28 @@ impl Controller {
             let expected = if window > Span::ZERO { self.expected(now, pool, target) } else { Bytes::ZERO };
             Room::of(pool, peak.unwrap_or(pool.foreign).max(pool.foreign).max(doubtful).max(expected))
         };
-        (!self.blind && self.latest.ram.is_some()).then(|| self.latest.pools().map(room).collect())
+        let read = |pool: &&PoolAssessment| !self.latest.unread.of(pool.pool);
+        (!self.blind && self.latest.ram.is_some()).then(|| self.latest.pools().filter(read).map(room).collect())
+    }
+
+    /// Whether every pool that should be there was read.
+    pub(super) fn sees_all(&self) -> bool {
+        !self.blind && !self.latest.unread.vram
+    }
+
+    /// What a rung needs of the pools that can be read: a card that is not seen says nothing against what it holds already.
+    pub(super) fn known_part(&self, need: Footprint) -> Footprint {
+        if self.latest.unread.vram { Footprint { vram: Bytes::ZERO, ..need } } else { need }
+    }
+
+    /// Whether a rung takes more of a card that cannot be read than there was of it for the rung that is left.
+    pub(super) fn needs_unread(&self, need: &Footprint, question: Question) -> bool {
+        let left = match question {
+            Question::Down { from, .. } => from.checked_sub(1).and_then(|above| self.policy.ladder.get(above)),
+            Question::First { .. } | Question::Up { .. } | Question::Unread => None,
+        };
+        let had = left.and_then(|rung| self.footprint(rung)).unwrap_or_default().vram;
+        self.latest.unread.vram && need.vram > had
     }
 
     pub(super) fn own_is_known(&self) -> bool {
@@ -113,7 +136,7 @@ impl Controller {
     /// How much more would have to be free for this rung to be climbed to.
     pub(super) fn missing_for(&self, now: Moment, index: usize) -> Option<Shortage> {
         let need = self.footprint(&self.policy.ladder[index])?;
-        shortage(&self.rooms(now, RECENT)?, &need, Limit::Below(self.policy.upgrade.margin))
+        shortage(&self.rooms(now, RECENT)?, &self.known_part(need), Limit::Below(self.policy.upgrade.margin))
     }
 
     /// What each rung lacks that is better than the one that serves, the best first that this machine may aim for.
@@ -138,7 +161,8 @@ impl Controller {
     pub(super) fn may_be_kept(&self, now: Moment, rung: &Rung) -> bool {
         let Some(index) = self.index_of(rung).filter(|_| !self.words.sleeps()) else { return false };
         let Some(rooms) = self.rooms(now, RECENT) else { return true };
-        let fits = |limit| self.footprint(rung).is_none_or(|need| shortage(&rooms, &need, limit).is_none());
+        let fits =
+            |limit| self.footprint(rung).is_none_or(|need| shortage(&rooms, &self.known_part(need), limit).is_none());
         let smallest = index + 1 == self.policy.ladder.len();
         let stays = smallest && self.policy.when_nothing_fits == WhenNothingFits::KeepSmallest;
         let pinned = self.pin_target(now).is_some_and(|(pinned, _)| pinned == index);

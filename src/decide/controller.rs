@@ -25,7 +25,7 @@ use super::timer::{Timer, TimerTable};
 use super::trend::Trend;
 use super::word::Words;
 use crate::classify::tier::{Machine, TierFound, tier};
-use crate::classify::{Assessment, Ledger, LedgerModel, Level, Pool};
+use crate::classify::{Assessment, Cause, Ledger, LedgerModel, Level, Pool};
 use crate::policy::{Policy, Rung};
 use crate::sample::{Resident, Traffic};
 use crate::units::{Bytes, Moment, Span};
@@ -148,6 +148,8 @@ pub struct Status {
     /// `None` before the machine was looked at.
     pub tier: Option<TierFound>,
     pub severity: Level,
+    /// What that severity is for.
+    pub cause: Option<Cause>,
     /// The rung that serves is ours to keep and to give back.
     pub ours: bool,
     /// A better rung fits, but both do not, and somebody is always asking something.
@@ -297,6 +299,7 @@ impl Controller {
             rung: self.serving.clone(),
             tier: self.tier.clone(),
             severity: self.severity.level,
+            cause: self.severity.cause,
             ours: self.ours,
             waits_for_idle: self.waits_for_idle,
             words: self.words.clone(),

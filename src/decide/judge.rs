@@ -70,7 +70,7 @@ impl Controller {
         let held: Vec<Arc<Rung>> = self.policy.ladder.iter().filter(|rung| self.holds(rung)).map(Arc::clone).collect();
         // A machine that cannot be read says nothing against what is loaded, and nothing for what is not.
         let may_still_see = self.samples_seen < SAMPLES_BLIND_MAX;
-        if !self.enough_seen() && (!self.blind || held.is_empty() && may_still_see) {
+        if !self.enough_seen() && (self.sees_all() || held.is_empty() && may_still_see) {
             self.timers.set(Timer::Reconcile, now + Span::seconds(1));
             return;
         }

@@ -36,16 +36,17 @@ impl Controller {
         self.note_reading(now, &sample);
         self.residents = sample.residents;
         self.samples_seen = self.samples_seen.saturating_add(1);
-        let was_blind = std::mem::replace(&mut self.blind, self.latest.blind);
+        let was_blind = std::mem::replace(&mut self.blind, self.latest.unread.memory);
+        let cards_are_back = before.unread.vram && !self.latest.unread.vram;
         let rising = self.thaw(now, &before);
         self.settle_books();
         self.forget_leaks();
-        for pool in self.latest.pools() {
+        for pool in self.latest.pools().filter(|pool| !self.latest.unread.of(pool.pool)) {
             self.peaks[pool.pool as usize].push(now, pool.foreign);
         }
         let doubtful = self.severity.update(now, &self.latest, now < self.stalls_masked_until);
         self.foresee(now);
-        if self.severity.level >= Level::Soft || self.blind || was_blind {
+        if self.severity.level >= Level::Soft || self.blind || was_blind || cards_are_back {
             self.calm_from = now;
         }
         self.schedule_sample(now, rising, doubtful);
@@ -76,7 +77,7 @@ impl Controller {
     }
 
     pub(super) fn enough_seen(&self) -> bool {
-        self.samples_seen >= SAMPLES_FIRST && !self.blind && self.machine.is_some()
+        self.samples_seen >= SAMPLES_FIRST && self.sees_all() && self.machine.is_some()
     }
     pub(super) fn take_sample(&mut self, now: Moment) {
         self.timers.stop(Timer::NextSample);

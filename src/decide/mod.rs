@@ -37,7 +37,7 @@ mod books;
 mod placement;
 mod turns;
 mod freeze;
-mod severity;
+pub mod severity;
 mod peaks;
 mod snapshot;
 

@@ -9,6 +9,8 @@ use super::controller::Controller;
 pub enum Modifier {
     /// The machine can not be read.
     Blind,
+    /// A card can not be read. What needs none is done as ever; what does is judged rung by rung.
+    BlindToCards,
     /// The server does not answer.
     ServerDown,
     /// The operator's word holds.
@@ -33,7 +35,8 @@ pub enum Move {
 }
 
 impl Modifier {
-    pub const ALL: [Modifier; 4] = [Modifier::Blind, Modifier::ServerDown, Modifier::Held, Modifier::Observing];
+    pub const ALL: [Modifier; 5] =
+        [Modifier::Blind, Modifier::BlindToCards, Modifier::ServerDown, Modifier::Held, Modifier::Observing];
 
     /// What is not known is neither free nor calm; of hard trouble, what is left to see is believed. Where the operator says
     /// what serves, nothing better is looked for.
@@ -42,6 +45,9 @@ impl Modifier {
             Modifier::Blind => match planned {
                 Move::Climb | Move::Wake | Move::StepDown | Move::CallOff => true,
                 Move::Escape => false,
+            },
+            Modifier::BlindToCards => match planned {
+                Move::Climb | Move::Wake | Move::StepDown | Move::Escape | Move::CallOff => false,
             },
             Modifier::ServerDown => match planned {
                 Move::Climb | Move::Wake | Move::StepDown | Move::Escape | Move::CallOff => true,
@@ -65,6 +71,7 @@ impl Controller {
     pub(super) fn modifiers(&self) -> impl Iterator<Item = Modifier> {
         Modifier::ALL.into_iter().filter(|modifier| match modifier {
             Modifier::Blind => self.blind,
+            Modifier::BlindToCards => !self.blind && self.latest.unread.vram,
             Modifier::ServerDown => self.server_down,
             Modifier::Held => self.is_held(),
             Modifier::Observing => self.observes(),

@@ -47,12 +47,16 @@ impl Controller {
             return Some(Verdict::FailedLoad { until });
         }
         let Some(need) = self.footprint(rung) else { return Some(Verdict::SizeUnknown) };
+        if self.needs_unread(&need, question) {
+            return Some(Verdict::PoolUnread);
+        }
         if let Question::Up { serving } = question {
             return self.against_climb(now, index, serving, &need);
         }
         let (window, limit) = self.rule(index, question);
         let Some(rooms) = self.rooms(now, window) else { return Some(Verdict::PoolUnread) };
-        shortage(&rooms, &need, limit).map(|Shortage { pool, missing }| Verdict::TooBig { pool, missing })
+        shortage(&rooms, &self.known_part(need), limit)
+            .map(|Shortage { pool, missing }| Verdict::TooBig { pool, missing })
     }
 
     /// A better rung must have fitted for the stable time, with nothing known against it, and clients must be quiet if
@@ -96,7 +100,7 @@ impl Controller {
 
     fn leaving(&self, now: Moment, index: usize) -> Verdict {
         let need = self.footprint(&self.policy.ladder[index]);
-        let rooms = self.rooms(now, RECENT).zip(need);
+        let rooms = self.rooms(now, RECENT).zip(need.map(|need| self.known_part(need)));
         Verdict::Leaving { over: rooms.and_then(|(rooms, need)| shortage(&rooms, &need, Limit::Ceiling)) }
     }
 
@@ -153,7 +157,7 @@ impl Controller {
         }
         let limit = Limit::Share(self.policy.pressure.hard.use_share);
         let rooms = self.rooms(now, Span::ZERO)?;
-        let fits = shortage(&rooms, &self.footprint(rung)?, limit).is_none();
+        let fits = shortage(&rooms, &self.known_part(self.footprint(rung)?), limit).is_none();
         let Shortage { pool, missing } = over.unwrap_or(Shortage { pool: Pool::Ram, missing: Bytes::ZERO });
         fits.then_some(Verdict::Smallest { pool, missing })
     }
@@ -162,7 +166,7 @@ impl Controller {
     fn verdict_unread(&self, now: Moment, index: usize) -> Verdict {
         let rung = &self.policy.ladder[index];
         let kept = self.policy.when_nothing_fits == WhenNothingFits::KeepSmallest;
-        let ram = self.latest.ram.as_ref().filter(|_| self.latest.blind && kept);
+        let ram = self.latest.ram.as_ref().filter(|_| self.latest.unread.vram && kept);
         let (Some(ram), true) = (ram, index + 1 == self.policy.ladder.len()) else { return Verdict::PoolUnread };
         if let Some(until) = self.rests_until(now, rung) {
             return Verdict::FailedLoad { until };

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::client::{Route, asked};
 use super::fake_nvml::FakeNvml;
 use super::fake_ollama::{FakeOllama, setup};
+use super::pressure::{MEMORY, press};
 use super::program::ran;
 use super::sidecar::{Plan, Sidecar};
 
@@ -30,7 +31,9 @@ fn plan(server: &FakeOllama, driver: &FakeNvml) -> Plan {
 }
 
 fn is_blind(status: &Value) -> bool {
-    status["modifiers"].as_array().is_some_and(|modifiers| modifiers.iter().any(|modifier| modifier == "blind"))
+    status["modifiers"]
+        .as_array()
+        .is_some_and(|modifiers| modifiers.iter().any(|modifier| modifier == "blind_to_cards"))
 }
 
 fn used_mib(status: &Value) -> Option<u64> {
@@ -77,6 +80,28 @@ async fn a_driver_that_hangs_is_told_and_the_rest_goes_on() {
     assert!(!driver.was_crowded());
     driver.becomes(&format!("{}hang memory\n", card(7000)));
     sidecar.until("it is blind again", is_blind).await;
+    sidecar.stop().await;
+}
+
+/// The machine that is pretended, and over soft but under hard of it, with room for what the small model may take.
+const PRETEND_MIB: u64 = 4096;
+const CROWDED: u64 = (PRETEND_MIB << 20) / 100 * 83;
+
+#[tokio::test]
+async fn memory_that_others_take_brings_the_model_down_while_a_driver_hangs() {
+    let _turn = MEMORY.lock().await;
+    let (server, driver) = (server().await, FakeNvml::with(&card(7000)));
+    let mut sidecar = Sidecar::start(&Plan { pretend_mib: Some(PRETEND_MIB), ..plan(&server, &driver) });
+    sidecar.until_serves("large").await;
+    driver.becomes(&format!("{}hang memory\n", card(7000)));
+    sidecar.until("it is blind", is_blind).await;
+    let folder = tempfile::tempdir().unwrap();
+    let hogs = press(&sidecar, folder.path(), CROWDED).await;
+    let status = sidecar.until_serves("small").await;
+    assert!(is_blind(&status) && status["pools"]["vram"].is_null(), "{status:#}");
+    drop(hogs);
+    driver.becomes(&card(7000));
+    sidecar.until_serves("large").await;
     sidecar.stop().await;
 }
 

@@ -76,7 +76,8 @@ async fn a_load_that_hangs_does_not_keep_the_sidecar_from_ending() {
     assert_eq!(server.aborted_loads().len(), 1, "a load lives as long as its connection");
 }
 
-/// What the Controller asks for while the time passes in samples of one second and nothing of the load moves.
+/// What the Controller asks for while the time passes in samples of one second and nothing of the load moves, up to the
+/// unload of what may have come of it, and when it was given up.
 fn until_given_up(runners: Option<Vec<ProcessMemory>>) -> (Span, Vec<Command>) {
     let rung = |name: &str| Rung { name: name.to_owned(), model: name.to_owned(), context: None };
     let policy = Arc::new(Policy::for_ladder(vec![rung("large"), rung("small")]).unwrap());
@@ -98,7 +99,7 @@ fn until_given_up(runners: Option<Vec<ProcessMemory>>) -> (Span, Vec<Command>) {
         Input::MachineFound(Machine { memory: Bytes::gib(16), cores: 8, vram: Bytes::ZERO }),
     );
     controller.handle_input(Moment::START, Input::ServerUp(facts));
-    let (mut seen, mut loading_since) = (Vec::new(), None);
+    let (mut seen, mut loading_since, mut given_up) = (Vec::new(), None, None);
     for second in 0..600_u64 {
         let now = Moment(second * 1000);
         controller.handle_timeout(now);
@@ -112,10 +113,13 @@ fn until_given_up(runners: Option<Vec<ProcessMemory>>) -> (Span, Vec<Command>) {
             }
         }
         if seen.iter().any(|command| matches!(command, Command::CancelLoad { .. })) {
-            return (now.since(loading_since.unwrap()), seen);
+            given_up.get_or_insert(now);
+        }
+        if seen.iter().any(|command| matches!(command, Command::Unload { rung, .. } if rung.name == "large")) {
+            return (given_up.unwrap().since(loading_since.unwrap()), seen);
         }
     }
-    panic!("it was never given up: {seen:#?}");
+    panic!("it was never given up and unloaded: {seen:#?}");
 }
 
 /// In virtual time, for a load is given a minute at least.

@@ -32,7 +32,7 @@ const TOKENS: u64 = 30;
 const READS_FOR: Duration = Duration::from_secs(3);
 
 /// The memory of this machine is one: these tests take turns.
-static MEMORY: Mutex<()> = Mutex::const_new(());
+pub(crate) static MEMORY: Mutex<()> = Mutex::const_new(());
 
 /// Clients that ask one thing after another until they are told to stop.
 struct Crowd {
@@ -69,7 +69,7 @@ impl Crowd {
 
 /// Somebody takes memory until it is too much for the large model, and goes on until the small one serves. What else
 /// runs on this machine may take or give back some meanwhile.
-async fn press(sidecar: &Sidecar, folder: &Path) -> Vec<Part> {
+pub(crate) async fn press(sidecar: &Sidecar, folder: &Path, crowded: u64) -> Vec<Part> {
     let (mut hogs, mut seen_up_to) = (Vec::new(), None);
     let uptime = |status: &Value| status["uptime_ms"].as_u64().unwrap();
     for _ in 0..900 {
@@ -77,8 +77,8 @@ async fn press(sidecar: &Sidecar, folder: &Path) -> Vec<Part> {
         let used = status["pools"]["memory"]["used"].as_u64().unwrap_or(u64::MAX);
         match status["phase"].as_str() {
             Some("steady") if status["rung"] == "small" => return hogs,
-            Some("steady") if used < CROWDED && seen_up_to.is_none_or(|at| uptime(&status) > at) => {
-                hogs.push(Part::hog(folder, CROWDED - used + (32 << 20)).await);
+            Some("steady") if used < crowded && seen_up_to.is_none_or(|at| uptime(&status) > at) => {
+                hogs.push(Part::hog(folder, crowded - used + (32 << 20)).await);
                 // What it took is in the samples that are taken from now on, of which there is one a second.
                 seen_up_to = sidecar.status().await.map(|status| uptime(&status) + 2000);
             }
@@ -109,7 +109,7 @@ async fn before_a_llama_server_it_goes_down_and_up_and_loses_nothing() {
     sidecar.until_serves("large").await;
     let recording = Recording::begin(&sidecar).await;
     let crowd = Crowd::start(&sidecar.gateway, &[Route::OpenAi, Route::OpenAi], Duration::ZERO);
-    let hogs = press(&sidecar, folder.path()).await;
+    let hogs = press(&sidecar, folder.path(), CROWDED).await;
     let told = receiver.until_told("downgraded").await;
     assert_eq!((&told["facts"]["from"], &told["facts"]["to"]), (&json!("large"), &json!("small")));
     let mut replies = crowd.end().await;
@@ -167,7 +167,7 @@ async fn before_ollama_it_goes_down_and_up_and_never_unloads_under_a_reply() {
     let mut sidecar = Sidecar::start(&plan);
     sidecar.until_serves("large").await;
     let crowd = Crowd::start(&sidecar.gateway, &[Route::Native, Route::OpenAi], Duration::ZERO);
-    let hogs = press(&sidecar, folder.path()).await;
+    let hogs = press(&sidecar, folder.path(), CROWDED).await;
     let mut replies = crowd.end().await;
     let crowd = Crowd::start(&sidecar.gateway, &[Route::OpenAi], READS_FOR);
     drop(hogs);

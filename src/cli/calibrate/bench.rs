@@ -12,7 +12,7 @@ use super::report::{Report, RungReport};
 use crate::act::error::ActError;
 use crate::act::probe::Quickness;
 use crate::act::{Driver, Resident};
-use crate::classify::{Level, Pool};
+use crate::classify::{Level, Pool, Unread};
 use crate::config::Config;
 use crate::decide::fit::{Limit, Room, shortage};
 use crate::decide::input::ServerFacts;
@@ -166,7 +166,7 @@ impl Bench {
 
     /// By the rule that the sidecar climbs by. All that is used stays, so all of it counts.
     fn refuse_what_does_not_fit(&self, rung: &Rung, look: &Look) -> Result<(), String> {
-        if look.assessment.blind {
+        if look.assessment.unread != Unread::default() {
             return Err("the machine cannot be read, so nothing is known to fit".to_owned());
         }
         let need = self.bound(rung).ok_or("its size is not known, so it is not known to fit")?;

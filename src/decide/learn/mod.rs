@@ -194,7 +194,7 @@ impl Controller {
             !residents.is_empty() && residents.iter().all(|resident| resident.model == serving.model)
         };
         // What a server kept of another model would be taken for this one's.
-        self.residents.as_ref().is_some_and(lists) && self.ledger.leaked.is_empty() && !self.blind
+        self.residents.as_ref().is_some_and(lists) && self.ledger.leaked.is_empty() && self.sees_all()
     }
 
     /// Mapped weights are part of what is measured only where it is seen which files are mapped.

@@ -27,6 +27,8 @@ use crate::sample::{CgroupReading, ProcessMemory, Reading, Resident, ResidentSta
 use crate::units::{Bytes, Moment, Permille, Span};
 
 mod beside;
+mod blind;
+mod cadence;
 mod news;
 mod phases;
 mod truth;

@@ -297,14 +297,25 @@ fn the_smallest_rung_stays_on_the_cpu_rather_than_nothing_serves_and_it_is_told(
 
 #[test]
 fn a_driver_that_is_broken_from_the_start_does_not_keep_everybody_waiting() {
-    for (sleep, serving) in [(false, Some("small")), (true, None)] {
-        let mut rig = Rig::new(policy(sleep, false));
+    let needs = |vram| {
+        move |mut facts: ServerFacts| {
+            for (name, gib) in &SIZES {
+                let footprint = Footprint { memory: Bytes::gib(*gib), vram: Bytes::gib(vram) };
+                facts.models.insert(format!("{name}:1b"), ModelFacts::exact(footprint));
+            }
+            facts
+        }
+    };
+    for (sleep, vram, serving) in
+        [(false, 1, Some("small")), (true, 1, None), (false, 0, Some("large")), (true, 0, Some("large"))]
+    {
+        let mut rig = Rig::before(policy(sleep, false), Adopt::Ladder, Vec::new(), needs(vram)(facts()));
         rig.gpu_unread = true;
         rig.run(Span::seconds(15));
         assert_eq!(rig.serving(), None, "it may be starting");
         rig.run(Span::seconds(60));
         assert_eq!(rig.serving().as_deref(), serving);
-        rig.gpu_unread = false;
+        (rig.gpu_unread, rig.vram) = (false, Some(Bytes::gib(vram)));
         rig.run(Span::minutes(3));
         assert_eq!(rig.serving().as_deref(), Some("large"), "it answers");
     }

@@ -28,7 +28,7 @@ FONT = "ui-monospace, SFMono-Regular, Menlo, Consolas, 'DejaVu Sans Mono', monos
 SHOWN_SECONDS = 18
 # Where the second column of each kind of line begins: what is wrapped goes on there.
 INDENT = [
-    (r"(Model server|Models|Machine|Shortened|Now chatting)\s+", None),
+    (r"(Model server|Models|Machine|Shortened|Loosened|Now chatting)\s+", None),
     (r"\s*[\d.]+ s  .{28} +\d+  ", None),
     (r"\s*[\d.]+ s  ", 12),
 ]

@@ -123,7 +123,12 @@ fn introduce(sizes: &Sizes, llama_server: Option<&Path>) {
     println!("Model server   {server}");
     println!("Models         {}", models.join(" > "));
     println!("Machine        treated as one of {}, on which nothing else runs", sizes.pretend);
-    println!("Shortened      for the demo: five minutes of calm before a way up are {STABLE} here");
+    println!(
+        "Shortened      for the demo: of calm before a way up {STABLE} are enough (else 5 minutes), of a pause 1 s (10 s)"
+    );
+    println!(
+        "Loosened       for it too: hard is 95 % (90), an emergency 98 % (97), to spare 1 % (5), for others 32 MiB (1 GiB)"
+    );
     println!("Now chatting   somebody asks `mai` one thing after another, through the gateway\n");
 }
 

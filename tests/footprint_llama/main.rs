@@ -22,12 +22,13 @@ use std::time::Duration;
 
 use tierkeeper::act::Driver;
 use tierkeeper::config::ServerKind;
-use tierkeeper::footprint::Sizing;
 use tierkeeper::footprint::cpu::Cpu;
 use tierkeeper::footprint::formula::Plan;
 use tierkeeper::footprint::gguf::tensor_type::TensorType;
 use tierkeeper::footprint::load::{Context, Load};
 use tierkeeper::footprint::shape::Shape;
+use tierkeeper::footprint::sightings::Sightings;
+use tierkeeper::footprint::{Footprint, Sizing};
 use tierkeeper::policy::Rung;
 use tierkeeper::units::Bytes;
 use tokio::time::{sleep, timeout};
@@ -41,8 +42,6 @@ const PROMPT_TOKENS: u32 = 600;
 const MEDIAN_MAX: f64 = 5.0;
 const WORST_MAX: f64 = 15.0;
 const LEARNED_MAX: f64 = 5.0;
-/// What a first load is multiplied with to be the bound of the next ones.
-const LEARNED: f64 = 1.03;
 
 /// How a server is started, and which shapes it loads then.
 const GROUPS: [(&str, &[&str]); 5] = [
@@ -65,7 +64,8 @@ struct Row {
     expected: f64,
     bound: f64,
     truth: f64,
-    second: Option<f64>,
+    /// What its loads taught, by the rule that the program goes by, and what the next one took.
+    learned: Option<(Footprint, Bytes)>,
 }
 
 impl Row {
@@ -118,11 +118,11 @@ async fn what_is_predicted_is_what_the_server_takes() {
         );
     }
     assert!(rows.len() >= 12 + 16 && median <= MEDIAN_MAX && worst <= WORST_MAX, "median {median}, worst {worst}");
-    let again: Vec<&Row> = rows.iter().filter(|row| row.second.is_some()).collect();
+    let again: Vec<&Row> = rows.iter().filter(|row| row.learned.is_some()).collect();
     assert_eq!(again.len(), AGAIN.len());
     for row in again {
-        let (learned, second) = (row.truth * LEARNED, row.second.unwrap());
-        let error = (learned - second) / second * 100.0;
+        let (learned, next) = row.learned.map(|(learned, next)| (mib(learned.memory), mib(next))).unwrap();
+        let error = (learned - next) / next * 100.0;
         assert!((0.0..=LEARNED_MAX).contains(&error), "{}: what was learned is off by {error:.2} %", row.shape);
     }
 }
@@ -150,16 +150,25 @@ async fn measured(
         let sizing = facts.models.get(shape).and_then(|model| model.sizing.as_ref());
         let Some(Sizing::Formula(plan)) = sizing else { panic!("{shape}: {sizing:?} in {:?}", facts.models.keys()) };
         let expected = mib(plan.predict(None).memory.sum());
-        let bound = mib(facts.models[shape].bound(None).unwrap().memory);
+        let bound = facts.models[shape].bound(None);
         let truth = taken(&driver, &server, shape).await;
-        let second = if again.contains(&shape) { Some(taken(&driver, &server, shape).await) } else { None };
-        rows.push(Row { shape, cpu: machine.cpu, arguments: arguments.to_owned(), expected, bound, truth, second });
+        let learned = if again.contains(&shape) {
+            let mut sightings = Sightings::of([in_memory(truth)]);
+            if sightings.wants_another(bound) {
+                sightings.add(in_memory(taken(&driver, &server, shape).await));
+            }
+            Some((sightings.bound(bound).unwrap(), taken(&driver, &server, shape).await))
+        } else {
+            None
+        };
+        let (bound, truth) = (mib(bound.unwrap().memory), mib(truth));
+        rows.push(Row { shape, cpu: machine.cpu, arguments: arguments.to_owned(), expected, bound, truth, learned });
     }
     rows
 }
 
 /// Loads the model, gives it its first prompt, looks, and unloads it.
-async fn taken(driver: &Driver, server: &Llama, shape: &str) -> f64 {
+async fn taken(driver: &Driver, server: &Llama, shape: &str) -> Bytes {
     let rung = Rung { name: shape.to_owned(), model: shape.to_owned(), context: None };
     timeout(SOON, driver.load(&rung)).await.unwrap().unwrap_or_else(|error| panic!("{shape}: {error}"));
     let prompt: Vec<u32> = (0..PROMPT_TOKENS).map(|index| 300 + index % 997).collect();
@@ -169,7 +178,11 @@ async fn taken(driver: &Driver, server: &Llama, shape: &str) -> f64 {
     timeout(SOON, answer).await.unwrap().unwrap();
     let truth = truth_of_child(server.process.id());
     timeout(SOON, driver.unload(&rung)).await.unwrap().unwrap();
-    mib(truth)
+    truth
+}
+
+fn in_memory(memory: Bytes) -> Footprint {
+    Footprint { memory, vram: Bytes::ZERO }
 }
 
 /// Anonymous and shared memory, and the hot pages of the model's files, of the one child of the router.
@@ -199,9 +212,10 @@ fn print(rows: &[Row]) {
         "shape", "cpu", "arguments", "expected", "taken", "error", "bound"
     );
     for row in rows {
-        let (error, second) = (row.error(), row.second.map_or(String::new(), |second| format!("again {second:.1}")));
+        let next = |(learned, next): &(Footprint, Bytes)| format!("learned {}, then {next}", learned.memory);
+        let (error, learned) = (row.error(), row.learned.as_ref().map_or(String::new(), next));
         println!(
-            "{:<16} {:<7} {:<50} {:>9.1} {:>9.1} {error:>+6.1}% {:>9.1} {second}",
+            "{:<16} {:<7} {:<50} {:>9.1} {:>9.1} {error:>+6.1}% {:>9.1} {learned}",
             row.shape,
             row.cpu.name(),
             row.arguments,

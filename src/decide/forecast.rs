@@ -28,7 +28,8 @@ impl Controller {
         let mut found = None;
         for pool in Pool::ALL {
             let place = pool as usize;
-            let Some(latest) = self.latest.pool(pool).copied() else {
+            let read = self.latest.pool(pool).filter(|_| !self.latest.unread.of(pool));
+            let Some(latest) = read.copied() else {
                 self.trends[place].forget();
                 continue;
             };

@@ -269,7 +269,9 @@ impl Controller {
         let Some(serving) = &self.serving else { return false };
         let rooms = self.rooms(now, RECENT).unwrap_or_default();
         self.severity.level >= Level::Hard
-            || self.footprint(serving).is_some_and(|need| shortage(&rooms, &need, Limit::Ceiling).is_some())
+            || self
+                .footprint(serving)
+                .is_some_and(|need| shortage(&rooms, &self.known_part(need), Limit::Ceiling).is_some())
     }
 
     /// A load that would end over hard beside what others now hold is given up.
@@ -284,7 +286,7 @@ impl Controller {
         let need = known.fold(Footprint::default(), |sum, one| sum.with(&one));
         let rooms = self.rooms(now, Span::ZERO).unwrap_or_default();
         let hard = Limit::Share(self.policy.pressure.hard.use_share);
-        let would_be_hard = shortage(&rooms, &need, hard).is_some();
+        let would_be_hard = shortage(&rooms, &self.known_part(need), hard).is_some();
         // An emergency that nobody predicted is the load's own: it is not tried again at once.
         if self.severity.level >= Level::Emergency && !would_be_hard {
             self.give_up_load(now, Abandoned::Failed);

@@ -130,7 +130,7 @@ impl Controller {
         let at_rest = matches!(self.phase, Phase::Steady | Phase::Asleep) && self.switch.is_none();
         let Some(rooms) = self.rooms(now, Span::ZERO).filter(|_| at_rest) else { return Found::NotYet };
         let (held, limit) = match &self.serving {
-            Some(serving) => (self.held_by(serving), self.limit_beside_leases(serving)),
+            Some(serving) => (self.known_part(self.held_by(serving)), self.limit_beside_leases(serving)),
             None => (Footprint::default(), self.hard()),
         };
         if shortage(&self.leased_of(rooms), &held, limit).is_none() { Found::There } else { Found::Missing }
@@ -146,7 +146,7 @@ impl Controller {
         self.leases.making().next()?;
         let limit = self.limit_beside_leases(serving);
         let rooms = self.leased_of(self.rooms(now, Span::ZERO)?);
-        let short = shortage(&rooms, &self.held_by(serving), limit)?;
+        let short = shortage(&rooms, &self.known_part(self.held_by(serving)), limit)?;
         let place = self.index_of(serving)?;
         let target = self.target_down(now, place + 1, RECENT).map(|(index, _)| index).filter(|index| *index > place);
         let reason =

@@ -249,7 +249,7 @@ impl Controller {
     /// After every sample: what each stable time would make of it.
     pub(super) fn try_windows(&mut self, now: Moment) {
         let Some(learn) = self.policy.upgrade.learn else { return };
-        if self.blind || self.tier.is_none() || self.server.is_none() || !self.own_is_known() {
+        if !self.sees_all() || self.tier.is_none() || self.server.is_none() || !self.own_is_known() {
             return;
         }
         // All of them begin where we do: with the rung that serves.

@@ -43,6 +43,8 @@ pub struct Bench {
     pub gateway: String,
     pub record: String,
     pub status: watch::Receiver<Status>,
+    /// The sidecar's own.
+    log: String,
     recorder: Child,
     program: Child,
 }
@@ -103,7 +105,13 @@ impl Bench {
         let (sender, status) = watch::channel(Status::default());
         tokio::spawn(watch_status(http, format!("http://127.0.0.1:{admin}/status"), sender));
         let gateway = format!("http://127.0.0.1:{gateway}/v1/chat/completions");
-        Ok(Bench { gateway, record, status, recorder, program })
+        Ok(Bench { gateway, record, status, log: places.file("tierkeeper.log"), recorder, program })
+    }
+
+    /// How often the sidecar's log says this.
+    pub fn times_said(&self, words: &str) -> Result<usize, String> {
+        let log = std::fs::read_to_string(&self.log).map_err(|error| format!("{}: {error}", self.log))?;
+        Ok(log.matches(words).count())
     }
 
     /// Whether server and sidecar still run.

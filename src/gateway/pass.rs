@@ -33,6 +33,9 @@ pub const REQUIRE_HEADER: HeaderName = HeaderName::from_static("x-tierkeeper-req
 
 /// How long a request stays away from a server that has just failed it.
 const REPEAT_AFTER: Duration = Duration::from_millis(250);
+/// How often a request is asked again while its model is not loaded: for as long as it takes until that is known and the
+/// model is closed, so that the request waits for the next one. Nothing of it has been worked on.
+const REPEATS_NOT_HELD: u32 = 20;
 /// llama-server's words for a model that it may not load by itself.
 const NOT_LOADED: &[u8] = b"model is not loaded";
 
@@ -54,10 +57,11 @@ pub struct Ask {
 /// What the server made of one try.
 enum Tried {
     Answered(Answer),
-    /// It is worth a second try, after this long; if there is none, this is the answer.
+    /// It is worth another try, after this long and so many times; if there is none, this is the answer.
     Failed {
         why: String,
         pause: Duration,
+        repeats: u32,
         instead: Result<Answer, Unanswered>,
     },
 }
@@ -199,18 +203,18 @@ async fn with_aliases(shared: &Shared, mut answer: Answer) -> Result<Answer, Fai
 }
 
 async fn pursue(shared: Arc<Shared>, ask: Arc<Ask>) -> Result<Answer, Failure> {
-    let mut repeated = false;
+    let mut repeated = 0;
     loop {
         let admission = shared.admit(&ask).await?;
         match attempt(&shared, &ask, admission).await? {
             Tried::Answered(answer) => return Ok(answer),
-            Tried::Failed { why, pause, instead } => {
+            Tried::Failed { why, pause, repeats, instead } => {
                 tracing::warn!(message = "The server failed a request.", %why, repeated);
                 shared.record.tell(Event::UpstreamFailed { why });
-                if repeated {
+                if repeated >= repeats {
                     return instead.map_err(|error| shared.unanswered(&error));
                 }
-                repeated = true;
+                repeated += 1;
                 shared.record.repeated.add();
                 // What was admitted leaves before it comes again: the rung may have been closed meanwhile.
                 drop(instead);
@@ -248,7 +252,7 @@ async fn judge(shared: &Shared, asked: Result<Response<Incoming>, Unanswered>, a
                     REPEAT_AFTER
                 }
             };
-            return Tried::Failed { why: error.to_string(), pause, instead: Err(error) };
+            return Tried::Failed { why: error.to_string(), pause, repeats: 1, instead: Err(error) };
         }
     };
     let (head, body) = response.into_parts();
@@ -259,13 +263,14 @@ async fn judge(shared: &Shared, asked: Result<Response<Incoming>, Unanswered>, a
             Ok(body) => Answer { head, body: AnswerBody::Whole(body.to_bytes()), admission: Some(admission) },
             Err(error) => {
                 let error = Unanswered::Reset(error.to_string());
-                return Tried::Failed { why: error.to_string(), pause: REPEAT_AFTER, instead: Err(error) };
+                return Tried::Failed { why: error.to_string(), pause: REPEAT_AFTER, repeats: 1, instead: Err(error) };
             }
         };
         return match answer.says(NOT_LOADED) {
             true => Tried::Failed {
                 why: Unanswered::NotHeld.to_string(),
                 pause: REPEAT_AFTER,
+                repeats: REPEATS_NOT_HELD,
                 // The client has done nothing wrong, and may ask again.
                 instead: Err(Unanswered::NotHeld),
             },
@@ -274,7 +279,10 @@ async fn judge(shared: &Shared, asked: Result<Response<Incoming>, Unanswered>, a
     }
     let answer = Answer { head, body: AnswerBody::Stream(body), admission: Some(admission) };
     match worth_repeating {
-        true => Tried::Failed { why: format!("it answered {status}"), pause: REPEAT_AFTER, instead: Ok(answer) },
+        true => {
+            let why = format!("it answered {status}");
+            Tried::Failed { why, pause: REPEAT_AFTER, repeats: 1, instead: Ok(answer) }
+        }
         false => Tried::Answered(answer),
     }
 }

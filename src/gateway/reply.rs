@@ -95,6 +95,9 @@ enum Broken {
     Idle,
     #[error("the server broke off: {0}")]
     Upstream(hyper::Error),
+    /// llama-server's router closes a stream in order, with a line of its own, when the process with the model has died.
+    #[error("the server ended the reply within an event")]
+    WithinEvent,
 }
 
 impl ReplyBody {
@@ -166,7 +169,7 @@ impl ReplyBody {
             (Broken::Cut, Framing::Events(tail)) if at_boundary(*tail) => Ok(Failure::cut().event(self.family)),
             (Broken::Cut, Framing::Lines(_)) => Ok(Failure::cut().event(Family::Ollama)),
             (Broken::Cut, Framing::Raw | Framing::Events(_)) => Err(broken.into()),
-            (Broken::Idle | Broken::Upstream(_), _) => {
+            (Broken::Idle | Broken::Upstream(_) | Broken::WithinEvent, _) => {
                 let record = &self.running.record;
                 record.truncated.add();
                 record.tell(Event::UpstreamFailed { why: broken.to_string() });
@@ -208,10 +211,16 @@ impl http_body::Body for ReplyBody {
                 }
                 None => {
                     this.ended = true;
-                    if let Framing::Lines(lines) = &mut this.framing
-                        && let Some(rest) = lines.finish()
-                    {
-                        return Poll::Ready(Some(Ok(Frame::data(rest))));
+                    match &mut this.framing {
+                        Framing::Lines(lines) => {
+                            if let Some(rest) = lines.finish() {
+                                return Poll::Ready(Some(Ok(Frame::data(rest))));
+                            }
+                        }
+                        Framing::Events(tail) if !at_boundary(*tail) => {
+                            return Poll::Ready(Some(this.last_words(Broken::WithinEvent).map(Frame::data)));
+                        }
+                        Framing::Events(_) | Framing::Raw => {}
                     }
                 }
             }

@@ -163,6 +163,19 @@ async fn what_the_server_breaks_off_is_broken_off_and_no_end_is_made_up() {
 }
 
 #[tokio::test]
+async fn events_that_end_within_one_are_broken_off_though_the_server_ends_them_in_order() {
+    let rig = Rig::new(ServerKind::LlamaServer).await;
+    rig.gateway.publish(rung("small"));
+    rig.act(Act::Pieces(EVENTS, vec!["data: 1\n\n", "proxy error: Failed to read connection"]));
+    let mut body = rig.post("/v1/chat/completions", r#"{"model":"mai","stream":true}"#).await.into_body();
+    assert_eq!(frame(&mut body).await.unwrap().unwrap(), "data: 1\n\n");
+    assert!(frame(&mut body).await.unwrap().is_ok());
+    assert!(frame(&mut body).await.unwrap().is_err());
+    rig.settles_at(0, 0).await;
+    assert_eq!(rig.gateway.counters().truncated, 1);
+}
+
+#[tokio::test]
 async fn a_request_is_repeated_once_when_nothing_of_its_reply_was_seen() {
     let rig = Rig::new(ServerKind::Ollama).await;
     rig.gateway.publish(rung("small"));
@@ -196,7 +209,11 @@ async fn a_model_that_llama_server_has_let_go_is_asked_for_again() {
     let response = rig.post("/completion", "{}").await;
     assert_eq!((response.status().as_u16(), text(response).await.as_str()), (400, "{\"error\":{\"message\":\"bad\"}}"));
     assert_eq!(rig.gateway.counters().repeated, 1);
-    for _ in 0..2 {
+    for _ in 0..3 {
+        rig.act(Act::Status(400, "application/json", not_loaded));
+    }
+    assert_eq!(rig.post("/v1/chat/completions", "{}").await.status(), 200, "it takes a while until it is known");
+    for _ in 0..40 {
         rig.act(Act::Status(400, "application/json", not_loaded));
     }
     let response = rig.post("/v1/chat/completions", "{}").await;
@@ -227,7 +244,9 @@ async fn a_slow_reader_slows_the_server_and_fills_no_memory() {
     let (feed, fed) = tokio::sync::mpsc::channel(1);
     rig.act(Act::Fed(EVENTS, fed));
     let answer = rig.post_aside("/v1/chat/completions", r#"{"model":"mai","stream":true}"#);
-    let piece = bytes::Bytes::from(vec![b'x'; 1 << 20]);
+    let mut event = vec![b'x'; 1 << 20];
+    event.splice((1 << 20) - 2.., *b"\n\n");
+    let piece = bytes::Bytes::from(event);
     feed.send(piece.clone()).await.unwrap();
     let response = answer.await.unwrap();
     let mut fed_mib = 1;

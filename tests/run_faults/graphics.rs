@@ -7,9 +7,9 @@ use serde_json::Value;
 use super::client::{Route, asked};
 use super::fake_nvml::FakeNvml;
 use super::fake_ollama::{FakeOllama, setup};
-use super::pressure::{MEMORY, press};
-use super::program::ran;
-use super::sidecar::{Plan, Sidecar};
+use super::pressure::{CROWDED, LARGE, MEMORY, PRETEND_MIB, SMALL, press};
+use super::program::{Part, ran};
+use super::sidecar::{Plan, Sidecar, ladder};
 
 /// A card with 8000 MiB to give, of which so much is free.
 fn card(free_mib: u64) -> String {
@@ -83,19 +83,23 @@ async fn a_driver_that_hangs_is_told_and_the_rest_goes_on() {
     sidecar.stop().await;
 }
 
-/// The machine that is pretended, and over soft but under hard of it, with room for what the small model may take.
-const PRETEND_MIB: u64 = 4096;
-const CROWDED: u64 = (PRETEND_MIB << 20) / 100 * 83;
-
 #[tokio::test]
 async fn memory_that_others_take_brings_the_model_down_while_a_driver_hangs() {
     let _turn = MEMORY.lock().await;
-    let (server, driver) = (server().await, FakeNvml::with(&card(7000)));
-    let mut sidecar = Sidecar::start(&Plan { pretend_mib: Some(PRETEND_MIB), ..plan(&server, &driver) });
+    let (folder, driver) = (tempfile::tempdir().unwrap(), FakeNvml::with(&card(7000)));
+    let (_stand_in, url) = Part::stand_in(folder.path(), &[("large", LARGE), ("small", SMALL)]).await;
+    let plan = Plan {
+        server: url,
+        kind: Some("llama-server"),
+        policy: Some(ladder(&["large", "small"])),
+        pretend_mib: Some(PRETEND_MIB),
+        nvml: Some(driver.library()),
+        ..Plan::default()
+    };
+    let mut sidecar = Sidecar::start(&plan);
     sidecar.until_serves("large").await;
     driver.becomes(&format!("{}hang memory\n", card(7000)));
     sidecar.until("it is blind", is_blind).await;
-    let folder = tempfile::tempdir().unwrap();
     let hogs = press(&sidecar, folder.path(), CROWDED).await;
     let status = sidecar.until_serves("small").await;
     assert!(is_blind(&status) && status["pools"]["vram"].is_null(), "{status:#}");

@@ -21,11 +21,11 @@ use super::sidecar::{Plan, Sidecar, ladder};
 
 /// The machine that is pretended, and what goes onto it: with the hog the large one is too much and the small one is
 /// not, by a margin for whatever else runs here.
-const PRETEND_MIB: u64 = 3072;
-const LARGE: u64 = 900 << 20;
-const SMALL: u64 = 20 << 20;
+pub(crate) const PRETEND_MIB: u64 = 3072;
+pub(crate) const LARGE: u64 = 900 << 20;
+pub(crate) const SMALL: u64 = 20 << 20;
 /// Over soft, under hard.
-const CROWDED: u64 = (PRETEND_MIB << 20) / 100 * 85;
+pub(crate) const CROWDED: u64 = (PRETEND_MIB << 20) / 100 * 85;
 const TOKENS: u64 = 30;
 /// Two models side by side are judged by the most that others held for a minute; nobody waits so long here, so the way
 /// up is taken in a pause.

@@ -18,8 +18,6 @@ pub mod programs;
 pub mod runners;
 #[cfg(feature = "shell")]
 pub mod sampler;
-#[cfg(feature = "shell")]
-pub mod zones;
 
 use std::collections::BTreeMap;
 

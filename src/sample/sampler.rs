@@ -16,10 +16,9 @@ use super::host::cgroup::{GroupUse, ServerGroup, Sight, tightest};
 use super::host::memory::{HostMemory, memory};
 use super::host::pressure::{Counters, Windows};
 use super::host::thrash::{Group, ThrashCounters};
-use super::host::{cpu, stall, vmstat, work};
+use super::host::{arc, cpu, stall, vmstat, work, zones};
 use super::listener::ServerPlace;
 use super::runners::Runners;
-use super::zones::on_lists;
 use super::{CgroupReading, ForeignUse, Reading, Resident, Sample, Traffic, hot_weights, own_memory};
 use crate::units::{Bytes, Moment};
 
@@ -40,6 +39,8 @@ pub struct Sampler {
 #[derive(Debug, Default)]
 struct Complaints {
     memory: Option<String>,
+    arc: Option<String>,
+    zones: Option<String>,
     group: Option<String>,
     reclaim: Option<String>,
     stall: Option<String>,
@@ -87,11 +88,11 @@ impl Sampler {
     pub fn take(&mut self, now: Moment, residents: Option<Vec<Resident>>, traffic: Traffic) -> Sample {
         let Sampler { root, group, complaints, .. } = self;
         let memory = complain_once(&mut complaints.memory, memory(root));
+        let memory = memory.map(|memory| memory.with_more(more(root, memory, complaints)));
         // Which process it is was found by the look before; what is charged to its group is read before the runners too.
         let server = self.runners.as_ref().and_then(Runners::server);
         let sight = memory.map(|memory| group.look(server, memory.total).map(Some));
         let sight = sight.and_then(|sight| complain_once(&mut complaints.group, sight)).unwrap_or(Sight::Hidden);
-        let on_lists = on_lists(root);
         self.gpus.read(now);
         let runners = self.runners.as_mut().and_then(|runners| runners.look(now));
         let runners = runners.and_then(|runners| self.gpus.attribute(runners));
@@ -114,7 +115,7 @@ impl Sampler {
         });
         let real = memory.map(|memory| Reading {
             capacity: memory.capacity,
-            used: memory.capacity.saturating_sub((memory.available + on_lists).saturating_sub(hot)),
+            used: memory.capacity.saturating_sub(memory.available.saturating_sub(hot)),
         });
         let ram = match &mut self.pretend {
             None => real,
@@ -148,6 +149,14 @@ impl Sampler {
 fn charged(group: &GroupUse, hot: Bytes) -> CgroupReading {
     let reading = Reading { capacity: group.limit, used: group.used(hot) };
     CgroupReading { reading, weights: group.weights(hot), oom_kills: group.oom_kills }
+}
+
+/// What can be had beyond what the kernel says. What cannot be read is complained of, and then counts as used, so that
+/// nothing is loaded on it.
+fn more(root: &Path, memory: HostMemory, complaints: &mut Complaints) -> Bytes {
+    let given_back = complain_once(&mut complaints.arc, arc::reclaimable(root));
+    let on_lists = complain_once(&mut complaints.zones, zones::on_lists(root, memory.total));
+    given_back.unwrap_or_default() + on_lists.unwrap_or_default()
 }
 
 /// The counts that a window begins or ends with.
@@ -220,7 +229,8 @@ mod tests {
     #[test]
     fn hot_weights_of_runners_are_in_use_though_the_kernel_calls_them_available() {
         let root = fixture("bare-metal");
-        let bare = memory(&root).unwrap().unwrap();
+        // ZFS would give back 2 GiB.
+        let bare = memory(&root).unwrap().unwrap().with_more(Bytes::gib(2));
         let ram = take(&mut Sampler::new(&root, place(), None), Moment(0)).ram.unwrap();
         assert_eq!(ram.capacity, bare.capacity);
         assert_eq!(ram.used, bare.capacity.saturating_sub(bare.available) + Bytes::mib(1900));
@@ -240,6 +250,21 @@ mod tests {
         let zone = format!("Node 0, zone Normal\n  managed {managed}\n  pagesets\n    cpu: 0\n  count: {count}\n");
         std::fs::write(tree.root().join("proc/zoneinfo"), zone).unwrap();
         assert_eq!(used().used, before.used.saturating_sub(Bytes::mib(300)));
+    }
+
+    #[test]
+    fn what_cannot_be_read_of_the_rest_is_complained_of_and_counts_as_used() {
+        let tree = Copied::of("bare-metal");
+        let mut sampler = Sampler::new(tree.root(), place(), None);
+        let before = take(&mut sampler, Moment(0)).ram.unwrap();
+        assert_eq!((&sampler.complaints.arc, &sampler.complaints.zones), (&None, &None));
+        tree.edit("proc/spl/kstat/zfs/arcstats", "c_min ", "c_mean ");
+        std::fs::create_dir(tree.root().join("proc/zoneinfo")).unwrap();
+        let after = take(&mut sampler, Moment(1000)).ram.unwrap();
+        assert_eq!(after.used, before.used + Bytes::gib(2), "nothing is loaded on what is not known");
+        let Complaints { arc, zones, .. } = &sampler.complaints;
+        assert!(arc.as_ref().is_some_and(|arc| arc.contains("no `c_min`")), "{arc:?}");
+        assert!(zones.as_ref().is_some_and(|zones| zones.contains("proc/zoneinfo`")), "{zones:?}");
     }
 
     #[test]

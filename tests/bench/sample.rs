@@ -11,7 +11,7 @@ use std::path::Path;
 
 use tierkeeper::run::clock::Clock;
 use tierkeeper::sample::Traffic;
-use tierkeeper::sample::host::{cgroup::ServerGroup, cpu, memory, stall, vmstat};
+use tierkeeper::sample::host::{cgroup::ServerGroup, cpu, memory, stall, vmstat, zones};
 use tierkeeper::sample::listener::ServerPlace;
 use tierkeeper::sample::runners::Runners;
 use tierkeeper::sample::sampler::Sampler;
@@ -35,6 +35,7 @@ fn main() {
     println!("{} processes, {ROUNDS} rounds; microseconds each", processes.count());
 
     each("meminfo", clock, |_| memory::memory(root).unwrap());
+    each("what lies on the processors' lists", clock, |_| zones::on_lists(root, Bytes(u64::MAX)).unwrap());
     each("vmstat (once in two seconds)", clock, |_| vmstat::reclaim(root).unwrap());
     each("pressure of memory (once in two seconds)", clock, |_| stall::counters(root, None).unwrap());
     each("processors (once in two seconds)", clock, |_| cpu::counters(root).unwrap());

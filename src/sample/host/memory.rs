@@ -1,4 +1,7 @@
-//! Memory: `meminfo`, ZFS's own counts and zram's -> what the machine has, what of it can be had, and its swap.
+//! Memory: `meminfo` and zram's counts -> what the machine has, what of it can be had, and its swap.
+//!
+//! What ZFS would give back, and what lies on the processors' lists, are sources of their own: where one of them cannot be
+//! read, this is still known, and is then less than can be had.
 
 use std::path::Path;
 
@@ -13,7 +16,7 @@ pub struct HostMemory {
     pub total: Bytes,
     /// Without the pages that huge-page users have set aside.
     pub capacity: Bytes,
-    /// With what ZFS would give back, which the kernel does not count.
+    /// As the kernel counts: without what ZFS would give back.
     pub available: Bytes,
     /// The files in the page cache that can be reclaimed; `None` where the kernel does not tell.
     pub files: Option<Bytes>,
@@ -32,16 +35,13 @@ pub fn memory(root: &Path) -> Result<Option<HostMemory>, HostError> {
     let files = kib("Active(file)").zip(kib("Inactive(file)")).map(|(active, inactive)| active + inactive);
     let swap = kib("SwapTotal").zip(kib("SwapFree"));
     let swap = swap.map(|(total, free)| Swap { total, free, zram: if total.0 > 0 { zram(root) } else { None } });
-    let available = (available + reclaimable_arc(root)).min(capacity);
-    Ok(Some(HostMemory { total, capacity, available, files, swap }))
+    Ok(Some(HostMemory { total, capacity, available: available.min(capacity), files, swap }))
 }
 
-/// ZFS keeps its cache where the kernel counts it as used; all above its minimum is given back under pressure.
-fn reclaimable_arc(root: &Path) -> Bytes {
-    let Ok(Some(text)) = read(&root.join("proc/spl/kstat/zfs/arcstats")) else { return Bytes::ZERO };
-    match (counter(&text, "size"), counter(&text, "c_min")) {
-        (Some(size), Some(floor)) => Bytes(size).saturating_sub(Bytes(floor)),
-        (_, None) | (None, _) => Bytes::ZERO,
+impl HostMemory {
+    /// The same, with more that can be had than the kernel says.
+    pub fn with_more(self, more: Bytes) -> Self {
+        HostMemory { available: (self.available + more).min(self.capacity), ..self }
     }
 }
 
@@ -66,11 +66,11 @@ mod tests {
     const GIB: u64 = 1 << 30;
 
     #[test]
-    fn huge_pages_are_no_capacity_and_the_cache_of_zfs_is_available() {
+    fn huge_pages_are_no_capacity() {
         let read = memory(&fixture("bare-metal")).unwrap().unwrap();
         assert_eq!(read.capacity, Bytes(32_854_432 * 1024 - GIB));
         assert_eq!(read.total, Bytes(32_854_432 * 1024));
-        assert_eq!(read.available, Bytes(20 * GIB + 2 * GIB));
+        assert_eq!(read.available, Bytes(20 * GIB));
         assert_eq!(read.files, Some(Bytes((1_187_288 + 1_153_052) * 1024)));
     }
 
@@ -104,7 +104,8 @@ mod tests {
     fn more_available_than_there_is_is_all_of_it() {
         let tree = Copied::of("gvisor");
         tree.edit("proc/meminfo", "MemAvailable:    3670016 kB", "MemAvailable:   99999999 kB");
-        assert_eq!(memory(tree.root()).unwrap().unwrap().available, Bytes::gib(4));
+        let all = memory(tree.root()).unwrap().unwrap();
+        assert_eq!((all.available, all.with_more(Bytes::gib(1)).available), (Bytes::gib(4), Bytes::gib(4)));
     }
 
     #[test]

@@ -7,6 +7,8 @@
 //! twenty lines that sandboxes such as gVisor do not write, where a few are needed.
 
 pub mod memory;
+pub mod arc;
+pub mod zones;
 pub mod stall;
 pub mod vmstat;
 pub mod thrash;
@@ -29,16 +31,14 @@ pub enum HostError {
     Content { path: PathBuf, what: String },
 }
 
-/// The number on the line that begins with this name: `MemTotal:  123 kB`, `pswpin 0`, `size  4  123`.
+/// The number on the line that begins with this name: `MemTotal:  123 kB`, `pswpin 0`.
 fn counter(text: &str, name: &str) -> Option<u64> {
     let mut words = text.lines().filter(|line| line.starts_with(name)).map(str::split_whitespace);
     let mut words = words.find_map(|mut words| {
         let first = words.next()?;
         (first.strip_suffix(':').unwrap_or(first) == name).then_some(words)
     })?;
-    // ZFS writes a type between the name and the number; the others write nothing or a unit after it.
-    let (first, second) = (words.next()?, words.next());
-    second.and_then(|word| word.parse().ok()).or_else(|| first.parse().ok())
+    words.next()?.parse().ok()
 }
 
 /// `None` when the file is not there, or when the kernel has the file but was told not to keep the count (`psi=0`).

@@ -9,6 +9,7 @@ use super::fake_nvml::FakeNvml;
 use super::fake_ollama::{FakeOllama, setup};
 use super::pressure::{CROWDED, LARGE, MEMORY, PRETEND_MIB, SMALL, press};
 use super::program::{Part, ran};
+use super::receiver::Receiver;
 use super::sidecar::{Plan, Sidecar, ladder};
 
 /// A card with 8000 MiB to give, of which so much is free.
@@ -107,6 +108,35 @@ async fn memory_that_others_take_brings_the_model_down_while_a_driver_hangs() {
     driver.becomes(&card(7000));
     sidecar.until_serves("large").await;
     sidecar.stop().await;
+}
+
+#[tokio::test]
+async fn a_model_that_fell_to_the_cpu_is_not_served_and_people_hear_of_it_once() {
+    let model = |name: &str, size, on_card| setup::Model {
+        size,
+        load_time: Duration::from_millis(100),
+        placed: (size, on_card),
+        ..setup::Model::new(name)
+    };
+    let models = vec![model("large", 400 << 20, 0), model("small", 40 << 20, 40 << 20)];
+    let server = FakeOllama::start(setup::Config::new(models)).await;
+    let (driver, receiver) = (FakeNvml::with(&card(7000)), Receiver::here().await);
+    let mut sidecar = Sidecar::start(&Plan { webhook: Some(receiver.url()), ..plan(&server, &driver) });
+    sidecar.until_serves("small").await;
+    let told = receiver.until_told("came_up_on_cpu").await;
+    assert_eq!(told["facts"]["rung"], "large", "{told:#}");
+    assert!(
+        told["reason"].as_str().unwrap().contains("large came up on the CPU: 0 B of it is in GPU memory"),
+        "{told:#}"
+    );
+    asked(&sidecar.gateway, Route::Native, 5).await.assert_whole(5);
+    assert_eq!(
+        server.loads().iter().map(|load| load.model.as_str()).collect::<Vec<_>>(),
+        ["large:latest", "small:latest"]
+    );
+    server.until_occupied(1).await;
+    sidecar.stop().await;
+    assert_eq!(receiver.of("came_up_on_cpu").len(), 1, "once, and nothing about the small one");
 }
 
 #[tokio::test]

@@ -23,6 +23,7 @@ mod commands;
 mod edits;
 mod explain;
 mod graphics;
+mod leaks;
 mod loads;
 mod operator;
 mod pressure;

@@ -18,7 +18,7 @@ use tierkeeper::sample::gpu::Gpus;
 use tierkeeper::sample::listener::ServerPlace;
 use tierkeeper::sample::sampler::Sampler;
 use tierkeeper::sample::{Reading, Sample, Traffic};
-use tierkeeper::units::{Bytes, Moment, Span};
+use tierkeeper::units::{Bytes, Moment, Permille, Span};
 
 use fake_nvml::FakeNvml;
 
@@ -307,6 +307,28 @@ fn in_a_namespace_of_our_own_only_a_list_of_processes_that_we_see_is_believed() 
     assert_eq!(vram(&rig.until_read(), RUNNER), None, "that it is not named says nothing here");
     rig.fake.becomes(&format!("{card}process c {RUNNER} 900\nprocess c 950 50\n"));
     rig.until("it is named", |sample| vram(sample, RUNNER) == Some(Bytes::mib(900)));
+}
+
+#[test]
+fn what_others_compute_on_a_card_is_what_the_driver_has_seen_of_them_lately() {
+    let card = format!("gpu GPU-aa 0 0 8192 0 4000\nprocess c {RUNNER} 900\nprocess c 4711 300\n");
+    let mut rig = Rig::new(&card);
+    assert_eq!(rig.until_read().foreign_use.gpu, None, "it is not told");
+    let mut seen = |more: String, wanted| {
+        rig.fake.becomes(&format!("{card}{more}"));
+        rig.until(&format!("others take {wanted:?} by `{more}`"), |sample| sample.foreign_use.gpu == wanted);
+    };
+    seen("busy 0\n".to_owned(), Some(Permille(0)));
+    // It was at it three seconds ago, and is no more.
+    seen(format!("busy 80\nworks {RUNNER} 60 0\nworks 4711 20 1\nworks 4711 90 3\n"), Some(Permille(200)));
+    seen("busy 80\n".to_owned(), None);
+    seen("busy 70\nworks 4711 20 0\n".to_owned(), Some(Permille(700)));
+    let mut two =
+        Rig::new(&format!("{card}busy 40\nworks 4711 9 0\ngpu GPU-bb 0 0 4096 0 4096\nbusy 90\nworks 4711 9 0\n"));
+    two.until("it is the card of which they take most", |sample| sample.foreign_use.gpu == Some(Permille(900)));
+    two.in_namespace("pid:[4026532999]");
+    two.fake.becomes(&format!("{card}busy 80\nworks 4711 20 0\n"));
+    two.until("the names may be the host's", |sample| sample.foreign_use.gpu.is_none());
 }
 
 #[test]

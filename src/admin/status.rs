@@ -35,6 +35,9 @@ pub struct StatusReport {
     pub held: u32,
     /// By name (`memory`, `vram`, `cgroup`); one that could not be read is not there.
     pub pools: BTreeMap<String, PoolReport>,
+    /// What others compute: it explains slow replies, and decides nothing.
+    #[serde(default)]
+    pub foreign_use: ForeignUseReport,
     pub last_decision: Option<DecisionReport>,
     /// What would be done, were this no dry run.
     pub would: Option<ProposalReport>,
@@ -58,6 +61,14 @@ pub struct PoolReport {
     pub own_source: String,
     pub foreign: Bytes,
     pub use_permille: Permille,
+}
+
+/// Of all processors, and of the graphics card of which others take most.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ForeignUseReport {
+    pub cpu_permille: Option<Permille>,
+    pub gpu_permille: Option<Permille>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -289,6 +300,7 @@ pub(crate) mod tests {
                     use_permille: Permille(675),
                 },
             )]),
+            foreign_use: ForeignUseReport { cpu_permille: Some(Permille(312)), gpu_permille: Some(Permille(80)) },
             last_decision: Some(DecisionReport {
                 id: Some(12),
                 at_ms: Moment(3_000_000),
@@ -343,6 +355,7 @@ pub(crate) mod tests {
             tier: None,
             tier_text: None,
             pools: BTreeMap::new(),
+            foreign_use: ForeignUseReport::default(),
             last_decision: None,
             word: WordReport::default(),
             leases: Vec::new(),

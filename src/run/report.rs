@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::outcomes::pool_name;
 use crate::act::Driver;
 use crate::admin::status::{
-    DecisionReport, LeaseReport, PinReport, PoolReport, PretendReport, ProposalReport, ServerReport, StatusReport,
-    StayReport, WordReport,
+    DecisionReport, ForeignUseReport, LeaseReport, PinReport, PoolReport, PretendReport, ProposalReport, ServerReport,
+    StatusReport, StayReport, WordReport,
 };
 use crate::classify::tier::TierFound;
 use crate::classify::{Level, OwnSource, PoolAssessment};
@@ -69,6 +69,7 @@ pub fn starting(config: &Config) -> StatusReport {
         in_flight: 0,
         held: 0,
         pools: BTreeMap::new(),
+        foreign_use: ForeignUseReport::default(),
         last_decision: None,
         would: None,
         word: WordReport::default(),
@@ -118,6 +119,10 @@ pub fn of(now: Moment, status: Status, around: Around<'_>) -> StatusReport {
         in_flight: status.traffic.in_flight,
         held: status.traffic.held,
         pools: status.assessment.pools().map(pool).collect(),
+        foreign_use: ForeignUseReport {
+            cpu_permille: status.assessment.foreign_use.cpu,
+            gpu_permille: status.assessment.foreign_use.gpu,
+        },
         last_decision: around.last_decision.map(decision),
         would,
         word,

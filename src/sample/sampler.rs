@@ -123,6 +123,8 @@ impl Sampler {
                 real.map(|real| pretended.reading(real, own_memory(seen) + ourselves.unwrap_or_default()))
             }
         };
+        let foreign_use =
+            ForeignUse { cpu: pressures.foreign_cpu, gpu: self.gpus.foreign_use(now, runners.as_deref()) };
         let host_use = real.filter(|_| self.pretend.is_some()).map(|real| real.used.share_of(real.capacity));
         let cgroup = match group {
             Group::Hidden => None,
@@ -139,7 +141,7 @@ impl Sampler {
             cgroup,
             swap: memory.and_then(|memory| memory.swap),
             cpu: pressures.cpu,
-            foreign_use: ForeignUse { cpu: pressures.foreign_cpu, gpu: None },
+            foreign_use,
             traffic,
             host_use,
         }

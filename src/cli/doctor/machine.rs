@@ -131,6 +131,7 @@ mod tests {
             kind: Kind::Discrete,
             memory,
             processes: Processes::Untold,
+            busy: None,
         };
         let why = || "it is lost".to_owned();
         let own = Memory::Own(Reading { capacity: Bytes::gib(8), used: Bytes::gib(2) });

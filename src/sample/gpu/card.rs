@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use super::work::Busy;
 use crate::sample::Reading;
 use crate::units::Bytes;
 
@@ -17,6 +18,8 @@ pub struct Card {
     pub kind: Kind,
     pub memory: Memory,
     pub processes: Processes,
+    /// How busy it is; `None` where that is not told.
+    pub busy: Option<Busy>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

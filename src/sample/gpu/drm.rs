@@ -8,8 +8,9 @@
 use std::path::{Path, PathBuf};
 
 use super::card::{Card, Kind, Memory, Processes};
+use super::work::{Busy, By};
 use crate::sample::Reading;
-use crate::units::Bytes;
+use crate::units::{Bytes, Permille};
 
 /// An APU of an old kernel does not say that it is one; nobody cuts off more than this without meaning it.
 const CUT_OFF_MAX: Bytes = Bytes::gib(4);
@@ -42,7 +43,11 @@ fn card(path: &Path) -> Option<Card> {
         Kind::Unknown => Processes::Untold,
     };
     let name = field("PCI_ID").unwrap_or("unknown").to_owned();
-    Some(Card { id: id.to_owned(), name, driver: driver.to_owned(), kind, memory, processes })
+    // amdgpu's own figure, of a moment; a card that sleeps is not woken for it.
+    let percent = std::fs::read_to_string(device.join("gpu_busy_percent")).ok();
+    let percent: Option<u32> = percent.and_then(|text| text.trim().parse().ok());
+    let busy = percent.map(|percent| Busy { all: Permille(percent.min(100) * 10), by: By::InTheirFiles });
+    Some(Card { id: id.to_owned(), name, driver: driver.to_owned(), kind, memory, processes, busy })
 }
 
 fn amd(device: &Path) -> (Kind, Memory) {

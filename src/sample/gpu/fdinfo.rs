@@ -39,6 +39,23 @@ pub(super) fn held(
     Some(clients.into_values().sum())
 }
 
+/// The nanoseconds that these cards' engines have worked for a process, by its open files; `None` when those may not be
+/// read. Engines work beside each other: of one file the one that worked most counts.
+pub(super) fn worked(proc: &Path, pid: u32, cards: &BTreeSet<String>) -> Option<BTreeMap<Client, u64>> {
+    let mut clients: BTreeMap<Client, u64> = BTreeMap::new();
+    for entry in std::fs::read_dir(proc.join(format!("{pid}/fdinfo"))).ok()?.flatten() {
+        let Ok(text) = std::fs::read_to_string(entry.path()) else { continue };
+        let Some((client, _)) = client(&text, Place::Card).filter(|(client, _)| cards.contains(&client.0)) else {
+            continue;
+        };
+        let engines = text.lines().filter_map(|line| line.strip_prefix("drm-engine-")?.split_once(':'));
+        let worked: Option<u64> = engines.filter_map(|(_, value)| value.trim().strip_suffix(" ns")?.parse().ok()).max();
+        let known = clients.entry(client).or_default();
+        *known = worked.unwrap_or_default().max(*known);
+    }
+    Some(clients)
+}
+
 /// A driver tells one figure of each region in up to three ways. What is resident is what there is less of.
 fn client(text: &str, place: Place) -> Option<(Client, Bytes)> {
     let mut fields = text.lines().filter_map(|line| line.split_once(':')).map(|(key, value)| (key, value.trim()));

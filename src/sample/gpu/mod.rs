@@ -13,6 +13,7 @@ mod nvml;
 #[cfg(test)]
 mod tests;
 mod watch;
+pub mod work;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -21,8 +22,9 @@ use self::card::{Card, Memory, Processes};
 use self::fdinfo::Place;
 use self::holders::Holders;
 use self::nvidia::{Held, Nvidia};
+use self::work::{By, Counted, others};
 use super::{ProcessMemory, Reading};
-use crate::units::{Bytes, Moment};
+use crate::units::{Bytes, Moment, Permille};
 
 /// The one pool of a machine that pretends to have a smaller card.
 const PRETENDED: &str = "pretended";
@@ -39,6 +41,8 @@ pub struct Gpus {
     pretend: Option<Pretended>,
     /// Of all pools together, as they could be read last.
     capacity: Option<Bytes>,
+    /// What our processes had of the cards that only their own files tell of.
+    counted: Counted,
 }
 
 /// One card of another size, on which nothing else ran at the start.
@@ -60,6 +64,7 @@ impl Gpus {
             said: BTreeMap::new(),
             pretend: pretend.map(|capacity| Pretended { capacity, foreign_at_start: None }),
             capacity: None,
+            counted: Counted::default(),
         }
     }
 
@@ -135,6 +140,32 @@ impl Gpus {
         pools
     }
 
+    /// What others take of the card of which they take most; `None` where that is not told of each card that models can be
+    /// on. `runners` are the server's processes, as far as they are seen.
+    pub fn foreign_use(&mut self, now: Moment, runners: Option<&[ProcessMemory]>) -> Option<Permille> {
+        let pids: Option<Vec<u32>> = runners.map(|runners| runners.iter().map(|runner| runner.pid).collect());
+        let in_files: BTreeSet<String> =
+            self.cards.iter().filter(|card| is_told_in_files(card)).map(|card| card.id.clone()).collect();
+        if !in_files.is_empty() {
+            let proc = self.root.join("proc");
+            self.counted.observe(now, || {
+                let mut all = BTreeMap::new();
+                for pid in pids.as_ref()? {
+                    all.extend(fdinfo::worked(&proc, *pid, &in_files)?);
+                }
+                Some(all)
+            });
+        }
+        let sees = |card: &Card| self.nvidia.as_ref().is_some_and(|nvidia| nvidia.sees(work::named(card).into_iter()));
+        let of = |card: &Card| {
+            let ours = pids.as_deref().filter(|_| in_files.contains(&card.id) || sees(card));
+            others(card, ours, self.counted.of(&card.id))
+        };
+        let meant = self.cards.iter().filter(|card| card.has_pool() || card.busy.is_some());
+        let shares: Option<Vec<Permille>> = meant.map(of).collect();
+        shares?.into_iter().max()
+    }
+
     /// Who holds what of the cards' own memory, as the last reading found it.
     pub fn holders(&self) -> Holders {
         let listed = self.nvidia.as_ref().map(Nvidia::holders).unwrap_or_default();
@@ -191,6 +222,10 @@ impl Pretended {
         let at_start = *self.foreign_at_start.get_or_insert(used.saturating_sub(own));
         Reading { capacity: self.capacity, used: used.saturating_sub(at_start) }
     }
+}
+
+fn is_told_in_files(card: &Card) -> bool {
+    card.busy.as_ref().is_some_and(|busy| busy.by == By::InTheirFiles)
 }
 
 fn pool(card: &Card) -> Option<(String, Option<Reading>)> {

@@ -92,7 +92,7 @@ impl Nvidia {
             if card.has_pool() {
                 card.memory = Memory::Failed { why: why.to_owned() };
             }
-            card.processes = Processes::Untold;
+            (card.processes, card.busy) = (Processes::Untold, None);
         }
     }
 
@@ -158,8 +158,12 @@ impl Nvidia {
                 *known = known.zip(*amount).map(|(one, other)| one + other);
             }
         }
-        let is_seen = |pid: &u32| self.proc.join(pid.to_string()).exists();
-        (self.is_first_namespace() || sum.keys().all(is_seen)).then_some(sum)
+        self.sees(sum.keys()).then_some(sum)
+    }
+
+    /// Whether these numbers, by which the driver names processes, are those that we see them by.
+    pub fn sees<'a>(&self, mut pids: impl Iterator<Item = &'a u32>) -> bool {
+        self.is_first_namespace() || pids.all(|pid| self.proc.join(pid.to_string()).exists())
     }
 
     fn is_first_namespace(&self) -> bool {

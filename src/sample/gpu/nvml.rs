@@ -8,18 +8,21 @@ use std::path::{Path, PathBuf};
 
 use nvml_wrapper::enums::device::UsedGpuMemory;
 use nvml_wrapper::error::NvmlError;
-use nvml_wrapper::struct_wrappers::device::ProcessInfo;
+use nvml_wrapper::struct_wrappers::device::{ProcessInfo, ProcessUtilizationSample};
 use nvml_wrapper::{Device, Nvml};
 
 use super::card::{Card, Kind, Memory, Processes};
+use super::work::{Busy, By};
 use crate::sample::Reading;
-use crate::units::{Bytes, Moment, Span};
+use crate::units::{Bytes, Moment, Permille, Span};
 
 /// The system's library. The name without a number is only there where programs are written for it.
 pub(super) const SYSTEM: &str = "libnvidia-ml.so.1";
 /// How often a library that does not start, or a card that was lost, is tried from the beginning. That takes seconds
 /// on a machine whose cards are not kept awake.
 const AGAIN: Span = Span::seconds(30);
+/// What of a process's work is of now.
+const LATELY_MICROS: u64 = 2_000_000;
 /// What stands for the cards while it is not known which there are.
 pub(super) const UNKNOWN: &str = "nvidia";
 
@@ -129,7 +132,7 @@ pub(super) fn lost_cards(ids: &BTreeSet<String>, why: &str) -> Vec<Card> {
 /// A card of which nothing is known but that it is there.
 pub(super) fn unread(id: String, memory: Memory) -> Card {
     let (name, driver) = ("NVIDIA".to_owned(), UNKNOWN.to_owned());
-    Card { id, name, driver, kind: Kind::Unknown, memory, processes: Processes::Untold }
+    Card { id, name, driver, kind: Kind::Unknown, memory, processes: Processes::Untold, busy: None }
 }
 
 fn list(session: &Session, read_once: &BTreeSet<String>) -> Result<Vec<Card>, NvmlError> {
@@ -197,7 +200,29 @@ fn card(device: &Device<'_>, id: String, driver: &str, read_once: &BTreeSet<Stri
         Err(error) => (Kind::Unknown, Memory::Failed { why: error.to_string() }),
     };
     let name = device.name().unwrap_or_else(|_| "NVIDIA".to_owned());
-    Card { id, name, driver: driver.to_owned(), kind, memory, processes: processes(device) }
+    let (processes, busy) = (processes(device), busy(device));
+    Card { id, name, driver: driver.to_owned(), kind, memory, processes, busy }
+}
+
+/// The driver keeps some seconds of what each process did, and tells at once how busy the card is.
+fn busy(device: &Device<'_>) -> Option<Busy> {
+    let all = Permille(device.utilization_rates().ok()?.gpu.min(100) * 10);
+    let by = match device.process_utilization_stats(None) {
+        Ok(seen) => By::Processes(lately(&seen)),
+        Err(NvmlError::NotFound) => By::Processes(BTreeMap::new()),
+        Err(_) => By::Untold,
+    };
+    Some(Busy { all, by })
+}
+
+/// The sum of what each did in the two seconds before the newest look.
+fn lately(seen: &[ProcessUtilizationSample]) -> BTreeMap<u32, u64> {
+    let newest = seen.iter().map(|sample| sample.timestamp).max().unwrap_or_default();
+    let mut by = BTreeMap::new();
+    for sample in seen.iter().filter(|sample| newest - sample.timestamp <= LATELY_MICROS && sample.sm_util > 0) {
+        *by.entry(sample.pid).or_insert(0) += u64::from(sample.sm_util);
+    }
+    by
 }
 
 fn processes(device: &Device<'_>) -> Processes {

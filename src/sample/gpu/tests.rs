@@ -150,3 +150,29 @@ fn a_machine_that_pretends_to_have_no_card_looks_for_none() {
     gpus.read(Moment(0));
     assert!(gpus.nvidia.is_none() && gpus.cards().is_empty() && gpus.pools(&[]).is_empty());
 }
+
+#[test]
+fn others_take_of_an_amd_card_what_is_left_of_its_work_when_ours_is_taken_off() {
+    let tree = Copied::of("gpu-amd-discrete");
+    let card = tree.root().join("sys/class/drm/card1/device");
+    let mut gpus = read(tree.root());
+    let runners = [runner(733), runner(812)];
+    let seen = |gpus: &mut Gpus, at: u64| {
+        gpus.read(Moment(at));
+        gpus.foreign_use(Moment(at), Some(&runners))
+    };
+    assert_eq!(seen(&mut gpus, 0), None, "its driver does not tell how busy it is");
+    std::fs::write(card.join("gpu_busy_percent"), "75\n").unwrap();
+    assert_eq!(seen(&mut gpus, 1000), None, "no window is over");
+    // Half a second of two.
+    let file = "proc/733/fdinfo/7";
+    tree.edit(
+        file,
+        "drm-client-id:\t41",
+        "drm-engine-compute:\t500000000 ns\ndrm-engine-gfx:\t9 ns\ndrm-client-id:\t41",
+    );
+    assert_eq!(seen(&mut gpus, 3000), Some(Permille(500)));
+    std::fs::write(card.join("gpu_busy_percent"), "0\n").unwrap();
+    gpus.read(Moment(3100));
+    assert_eq!(gpus.foreign_use(Moment(3100), None), Some(Permille(0)), "nobody works on it, whoever is ours");
+}

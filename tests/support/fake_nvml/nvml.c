@@ -8,6 +8,8 @@
  *   mig UUID MEMORY TOTAL RESERVED FREE      an instance of the card above
  *   list CODE                                what asking for the processes of the card or instance above returns
  *   process c|g PID MIB                      a process of the card or instance above; MIB is -1 where it is not told
+ *   busy PERCENT                             how busy the card or instance above is; without it, that is not supported
+ *   works PID PERCENT AGE                    what a process was seen to do on it, and how many seconds ago
  *   hang CALL                                this call does not return while the line stands here
  *
  * Beside it lie `hanging` while a call hangs, and `crowded` once two calls were ever made at the same time.
@@ -25,6 +27,8 @@ enum { SUCCESS = 0, INVALID = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, TOO_SMALL = 7
 typedef struct { unsigned version; unsigned long long total, reserved, free, used; } Memory;
 typedef struct { unsigned pid; unsigned long long held; unsigned instance, compute; } Process;
 typedef struct { char kind; unsigned pid; long long mib; } Listed;
+typedef struct { unsigned gpu, memory; } Utilization;
+typedef struct { unsigned pid; unsigned long long at; unsigned sm, memory, encoder, decoder; } Work;
 typedef struct {
     char uuid[64];
     int parent; /* the card that this is an instance of, or -1 */
@@ -32,6 +36,10 @@ typedef struct {
     unsigned long long total, reserved, free;
     Listed processes[8];
     int process_count;
+    int is_told_busy;
+    unsigned busy;
+    Work works[8];
+    unsigned work_count;
 } Card;
 
 static Card cards[16];
@@ -69,6 +77,7 @@ static void read_scenario(void) {
         Card new = {.parent = -1};
         Card *last = card_count ? &cards[card_count - 1] : NULL;
         Listed listed;
+        Work work = {0};
         if (sscanf(line, "gpu %63s %d %d %llu %llu %llu", new.uuid, &new.handle, &new.memory, &new.total, &new.reserved,
                    &new.free) == 6) {
             card = card_count;
@@ -81,6 +90,11 @@ static void read_scenario(void) {
             listed.kind = kind;
             last->processes[last->process_count++] = listed;
         } else if (last && sscanf(line, "list %d", &last->list) == 1) {
+        } else if (last && sscanf(line, "busy %u", &last->busy) == 1) {
+            last->is_told_busy = 1;
+        } else if (last && sscanf(line, "works %u %u %llu", &work.pid, &work.sm, &work.at) == 3) {
+            work.at = 1000000000000000ULL - work.at * 1000000;
+            last->works[last->work_count++] = work;
         } else if (sscanf(line, "init %d", &init_code) == 1 || sscanf(line, "hang %63s", hung) == 1) {
         }
     }
@@ -213,4 +227,23 @@ int nvmlDeviceGetComputeRunningProcesses_v3(void *device, unsigned *count, Proce
 
 int nvmlDeviceGetGraphicsRunningProcesses_v3(void *device, unsigned *count, Process *infos) {
     return list(device, 'g', count, infos);
+}
+
+int nvmlDeviceGetUtilizationRates(void *device, Utilization *utilization) {
+    enter("utilization");
+    Card *card = card_of(device);
+    if (card) *utilization = (Utilization){card->busy, 0};
+    return leave(!card ? INVALID : card->is_told_busy ? SUCCESS : NOT_SUPPORTED);
+}
+
+int nvmlDeviceGetProcessUtilization(void *device, Work *works, unsigned *count, unsigned long long since) {
+    enter("works");
+    Card *card = card_of(device);
+    if (!card || !card->is_told_busy) return leave(card ? NOT_SUPPORTED : INVALID);
+    if (!card->work_count) return leave(NOT_FOUND);
+    unsigned room = works ? *count : 0;
+    *count = card->work_count;
+    if (room < card->work_count) return leave(TOO_SMALL);
+    memcpy(works, card->works, card->work_count * sizeof *works);
+    return leave(SUCCESS);
 }

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-pub(super) fn fixture(name: &str) -> PathBuf {
+pub(crate) fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/proc").join(name)
 }
 
 /// A copy of a fixture; it lives as long as this value.
-pub(super) struct Copied(TempDir);
+pub(crate) struct Copied(TempDir);
 
 impl Copied {
     pub fn of(name: &str) -> Self {

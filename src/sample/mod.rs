@@ -5,7 +5,7 @@
 
 #[cfg(test)]
 #[cfg(feature = "shell")]
-mod fixture;
+pub(crate) mod fixture;
 #[cfg(feature = "shell")]
 pub mod gpu;
 #[cfg(feature = "shell")]

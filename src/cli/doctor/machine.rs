@@ -5,12 +5,17 @@ use std::path::Path;
 use super::finding::Finding;
 use crate::sample::Swap;
 use crate::sample::gpu::card::{Card, Memory};
+use crate::sample::host::cpu::{self, CpuCounters};
 use crate::sample::host::machine::machine;
 use crate::sample::host::memory::{self, HostMemory};
 use crate::sample::host::stall::{self, StallCounters};
 use crate::sample::host::view::{self, View};
-use crate::sample::host::{HostError, vmstat};
+use crate::sample::host::vmstat::{self, Reclaim};
+use crate::sample::host::{HostError, arc, zones};
 use crate::units::Bytes;
+
+/// Where there is a kernel that tells.
+const OUTSIDE: &str = "run it outside of the sandbox, on the machine itself";
 
 /// Whether the kernel wakes us when programs wait for memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,13 +25,28 @@ pub enum Waking {
 }
 
 pub fn findings(root: &Path, waking: Waking) -> Vec<Finding> {
-    let mut findings = vec![view(view::view(root))];
+    let from = view::view(root);
+    let mut findings = vec![view(from)];
     let read = memory::memory(root);
-    let swapped = read.as_ref().ok().copied().flatten().and_then(|memory| memory.swap);
-    findings.push(memory(read));
-    findings.push(swap(swapped));
+    let known = read.as_ref().ok().copied().flatten();
+    let (cache, lists) = (arc::reclaimable(root), known.map(|memory| zones::on_lists(root, memory.total)));
+    let more = |read: Option<&Result<Option<Bytes>, HostError>>| read.and_then(|read| *read.as_ref().ok()?);
+    let more = more(Some(&cache)).unwrap_or_default() + more(lists.as_ref()).unwrap_or_default();
+    findings.push(memory(read.map(|memory| memory.map(|memory| memory.with_more(more)))));
+    findings.extend(unread("cache of ZFS", Some(cache)));
+    findings.extend(unread("free lists", lists));
+    findings.push(swap(known.and_then(|memory| memory.swap)));
     findings.push(cores(root));
-    findings.push(stalls(vmstat::reclaim(root).and_then(|reclaim| stall::counters(root, reclaim)), waking));
+    let reclaim = vmstat::reclaim(root);
+    let counted = reclaim.as_ref().ok().copied().flatten();
+    let psi = psi(from, &reclaim);
+    let stalled = stall::counters(root, counted);
+    // A kernel that counts the ones counts the others: they are hidden from us.
+    let is_counted = matches!(stalled, Ok(Some(_)));
+    let psi_of_processors = if is_counted { "let tierkeeper see /proc/pressure/cpu" } else { psi };
+    findings.push(stalls(stalled, waking, psi));
+    findings.push(thrash(reclaim, known.and_then(|memory| memory.files)));
+    findings.push(processors(cpu::counters(root), psi_of_processors));
     findings
 }
 
@@ -96,22 +116,82 @@ fn cores(root: &Path) -> Finding {
     }
 }
 
-fn stalls(read: Result<Option<StallCounters>, HostError>, waking: Waking) -> Finding {
+fn stalls(read: Result<Option<StallCounters>, HostError>, waking: Waking, psi: &str) -> Finding {
+    const NAME: &str = "stalls";
     match read {
         Ok(Some(_)) => {
             let woken = match waking {
                 Waking::Granted => ", and the kernel wakes us for it",
                 Waking::Refused => "; the kernel does not wake us for it, so it is seen with the next look",
             };
-            Finding::fine("stalls", format!("time lost waiting for memory is counted (PSI){woken}"))
+            Finding::fine(NAME, format!("time lost waiting for memory is counted (PSI){woken}"))
         }
         Ok(None) => Finding::better(
-            "stalls",
+            NAME,
             "this kernel does not count the time lost waiting for memory (no /proc/pressure)",
-            "boot it with `psi=1`; use alone decides meanwhile",
+            format!("{psi}; use alone decides meanwhile"),
         ),
-        Err(error) => Finding::better("stalls", error.to_string(), "use alone decides meanwhile"),
+        Err(error) => Finding::better(NAME, error.to_string(), "use alone decides meanwhile"),
     }
+}
+
+/// What makes a kernel count stalls. One that does not even tell of its pages is no kernel of a machine.
+fn psi(from: View, reclaim: &Result<Option<Reclaim>, HostError>) -> &'static str {
+    match from {
+        View::Machine | View::Container | View::Lxcfs if matches!(reclaim, Ok(None)) => OUTSIDE,
+        View::Machine | View::Container | View::Lxcfs => "boot the kernel with `psi=1`",
+        View::Wsl => r#"in %UserProfile%\.wslconfig: [wsl2] kernelCommandLine="psi=1", then `wsl --shutdown`"#,
+        View::DockerDesktop => "its kernel is Docker's own: run it where the model server runs",
+    }
+}
+
+/// Mapped weights that no longer fit are read again and again, which nothing else shows.
+fn thrash(read: Result<Option<Reclaim>, HostError>, files: Option<Bytes>) -> Finding {
+    const NAME: &str = "thrashing";
+    const UNSEEN: &str = "a mapped model that no longer fits is then known by its slowness alone";
+    match (read, files) {
+        (Ok(Some(Reclaim { refaulted: Some(_), .. })), Some(_)) => {
+            Finding::fine(NAME, "pages that are read again and again are counted (refaults)")
+        }
+        (Ok(Some(_)), _) => Finding::better(
+            NAME,
+            "this kernel does not count pages that are read again",
+            format!("run Linux 5.9 or later; {UNSEEN}"),
+        ),
+        (Ok(None), _) => Finding::better(
+            NAME,
+            "this kernel does not tell what it drops and reads again (no /proc/vmstat)",
+            format!("{OUTSIDE}; {UNSEEN}"),
+        ),
+        (Err(error), _) => Finding::better(NAME, error.to_string(), UNSEEN),
+    }
+}
+
+/// It explains slow replies, and starts nothing.
+fn processors(read: Result<Option<CpuCounters>, HostError>, psi: &str) -> Finding {
+    const NAME: &str = "CPU pressure";
+    match read {
+        Ok(Some(counted)) => {
+            let stolen = counted.stolen.map_or("", |_| ", and what a hypervisor takes");
+            Finding::fine(NAME, format!("time lost waiting for processors is counted (PSI){stolen}"))
+        }
+        Ok(None) => Finding::better(
+            NAME,
+            "the time lost waiting for processors is not told here (no /proc/pressure/cpu)",
+            format!("{psi}; it explains slow replies, and decides nothing"),
+        ),
+        Err(error) => Finding::better(NAME, error.to_string(), "it explains slow replies, and decides nothing"),
+    }
+}
+
+/// What is there and cannot be read.
+fn unread(name: &str, read: Option<Result<Option<Bytes>, HostError>>) -> Option<Finding> {
+    let error = read?.err()?;
+    Some(Finding::better(
+        name,
+        error.to_string(),
+        "let tierkeeper read it; what it would tell of counts as used until then",
+    ))
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@ mod finding;
 mod ladder;
 mod machine;
 mod server;
+#[cfg(test)]
+mod tests;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -15,7 +17,7 @@ use procfs::process::Process;
 
 use self::finding::{Finding, Section, page};
 use self::machine::Waking;
-use self::server::{Processes, Started};
+use self::server::{Processes, Started, Video};
 use super::{BAD_CONFIGURATION, DriveArgs, NO, UNREACHABLE, color, exit, run, runtime};
 use crate::act::Driver;
 use crate::act::find::locate;
@@ -26,11 +28,13 @@ use crate::decide::input::ServerFacts;
 use crate::policy::Policy;
 use crate::run::trigger::{MEMORY_PRESSURE, StallTrigger};
 use crate::sample::gpu::Gpus;
+use crate::sample::gpu::card::{self, Card, Memory};
 use crate::sample::host::cgroup::{ServerGroup, Sight};
 use crate::sample::host::memory::memory;
 use crate::sample::host::view::{View, view};
 use crate::sample::runners::Runners;
-use crate::sample::{Sample, Traffic};
+use crate::sample::sampler::Sampler;
+use crate::sample::{ProcessMemory, Sample, Traffic};
 use crate::units::{Bytes, Moment, Span};
 
 /// Where the kernel's files are.
@@ -82,7 +86,7 @@ async fn look(config: &Config, policy: Option<&Policy>) -> (Vec<Section>, Reache
             }
             let title = format!("The model server ({})", driver.url());
             let findings = match &facts {
-                Ok(facts) => of_server(&driver, facts, &seen, view(root)),
+                Ok(facts) => of_server(driver.kind(), facts, &seen, view(root)),
                 Err(error) => vec![Finding::wrong("answers", error.to_string(), "see its log")],
             };
             let mut sections = vec![machine, Section { title, findings }];
@@ -115,6 +119,8 @@ struct SeenServer {
     processes: Processes,
     started: Option<Started>,
     group: Sight,
+    /// Who tells what they hold of the cards, where that is not main memory.
+    video: Option<Video>,
 }
 
 /// The cards, and when they were read last: a driver that nobody uses takes seconds to start.
@@ -137,6 +143,13 @@ async fn sample(
     now: Moment,
 ) -> (Sample, SeenServer, Machine) {
     let mut sampler = crate::run::sampler(config, driver).with_gpus(gpus);
+    let (sample, seen) = seen(root, &mut sampler, now);
+    let vram = sampler.gpus().capacity().unwrap_or_default();
+    (sample, seen, Machine { vram, ..crate::run::machine(config) })
+}
+
+/// One look, and what it shows of the server.
+fn seen(root: &Path, sampler: &mut Sampler, now: Moment) -> (Sample, SeenServer) {
     let sample = sampler.take(now, None, Traffic::default());
     let count = sample.runners.as_ref().map(Vec::len).filter(|count| *count > 0);
     let processes = match (count, sampler.runners().is_some_and(Runners::weights_hidden)) {
@@ -147,14 +160,27 @@ async fn sample(
     let server = sampler.runners().and_then(Runners::server);
     let installed = memory(root).ok().flatten().map_or(Bytes::ZERO, |memory| memory.total);
     let group = ServerGroup::new(root).look(server, installed).unwrap_or(Sight::Hidden);
-    let started = server.and_then(started);
-    let vram = sampler.gpus().capacity().unwrap_or_default();
-    (sample, SeenServer { processes, started, group }, Machine { vram, ..crate::run::machine(config) })
+    let started = server.and_then(|pid| started(root, pid));
+    let video = video(sampler.gpus().cards(), sample.runners.as_deref());
+    (sample, SeenServer { processes, started, group, video })
+}
+
+/// Whether what the server's processes hold of the cards' own memory is known; `None` where no card has any.
+fn video(cards: &[Card], runners: Option<&[ProcessMemory]>) -> Option<Video> {
+    let own: Vec<&Card> = cards.iter().filter(|card| matches!(card.memory, Memory::Own(_))).collect();
+    let runners = runners.filter(|runners| !runners.is_empty());
+    let by_files = own.first()?.processes == card::Processes::InTheirFiles;
+    Some(match runners {
+        None => Video::Hidden,
+        Some(runners) if runners.iter().all(|runner| runner.vram.is_some()) => Video::Told,
+        Some(_) if by_files => Video::FilesHidden,
+        Some(_) => Video::Untold,
+    })
 }
 
 /// How a process was started; its environment is only for its own user and for root.
-fn started(pid: u32) -> Option<Started> {
-    let process = Process::new(i32::try_from(pid).ok()?).ok()?;
+fn started(root: &Path, pid: u32) -> Option<Started> {
+    let process = Process::new_with_root(root.join("proc").join(pid.to_string())).ok()?;
     let text = |word: std::ffi::OsString| word.to_string_lossy().into_owned();
     let ours = |(name, _): &(String, String)| name.starts_with(OLLAMA_VARIABLES);
     let environment = process.environ().ok();
@@ -163,8 +189,7 @@ fn started(pid: u32) -> Option<Started> {
     Some(Started { arguments: process.cmdline().ok()?, environment })
 }
 
-fn of_server(driver: &Driver, facts: &ServerFacts, seen: &SeenServer, view: View) -> Vec<Finding> {
-    let kind = driver.kind();
+fn of_server(kind: ServerKind, facts: &ServerFacts, seen: &SeenServer, view: View) -> Vec<Finding> {
     let mut findings = vec![Finding::fine("answers", format!("{}, {} models", facts.version, facts.models.len()))];
     if facts.models.is_empty() {
         let mend = match kind {
@@ -177,6 +202,7 @@ fn of_server(driver: &Driver, facts: &ServerFacts, seen: &SeenServer, view: View
         findings.push(server::level(seen.processes, &seen.group));
     }
     findings.push(server::processes(seen.processes, kind, view));
+    findings.extend(seen.video.map(|video| server::video(video, kind, view)));
     findings.push(server::limit(&seen.group, view));
     findings.push(server::room_for_two(facts.models_max, kind, seen.started.as_ref()));
     if let (ServerKind::LlamaServer, Some(started)) = (kind, &seen.started) {

@@ -27,6 +27,18 @@ pub enum Processes {
     Hidden,
 }
 
+/// Who tells what the server's processes hold of a card's own memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Video {
+    Told,
+    /// The processes are not seen, so nobody can be asked of them.
+    Hidden,
+    /// The processes' own files, which may not be read from here.
+    FilesHidden,
+    /// The driver does not name them, or names others than are seen from here.
+    Untold,
+}
+
 /// What llama-server's cache of prompts may grow to when nobody says otherwise.
 const PROMPT_CACHE: Bytes = Bytes::gib(8);
 /// More of it than this is more than most conversations need.
@@ -52,6 +64,32 @@ pub fn processes(seen: Processes, kind: ServerKind, view: View) -> Finding {
                     "run tierkeeper on the machine of the model server, as its user or as root"
                 }
             },
+        ),
+    }
+}
+
+/// What of the graphics memory is its own. Where that is not told, what a load was seen to add counts as its own.
+pub fn video(told: Video, kind: ServerKind, view: View) -> Finding {
+    const NAME: &str = "GPU memory";
+    const ESTIMATED: &str = "what its models hold of it is estimated";
+    let in_container = match kind {
+        ServerKind::Ollama => "in the compose file: pid: host, instead of \"service:ollama\"",
+        ServerKind::LlamaServer => "in the compose file: pid: host, instead of \"service:llama-server\"",
+    };
+    let by_user = "run tierkeeper on the machine of the model server, as its user or as root";
+    let at = |outside| if view == View::Container { in_container } else { outside };
+    match told {
+        Video::Told => Finding::fine(NAME, "what each of its processes holds of it is told"),
+        Video::Hidden => {
+            Finding::better(NAME, format!("its processes are not seen from here: {ESTIMATED}"), at(by_user))
+        }
+        Video::FilesHidden => {
+            Finding::better(NAME, format!("its processes' files may not be read: {ESTIMATED}"), at(by_user))
+        }
+        Video::Untold => Finding::better(
+            NAME,
+            format!("its driver does not name the processes that are seen here: {ESTIMATED}"),
+            at("see whether `nvidia-smi` names them; under WSL it never does"),
         ),
     }
 }
@@ -179,6 +217,16 @@ mod tests {
         assert_eq!(says(Processes::Hidden, Sight::Hidden), "level 1");
         assert_eq!(says(Processes::Seen { count: 1 }, Sight::Hidden), "level 2");
         assert_eq!(says(Processes::Seen { count: 1 }, Sight::Seen(Vec::new())), "level 3");
+    }
+
+    #[test]
+    fn graphics_memory_that_nobody_tells_of_is_mended_where_it_is_hidden() {
+        let told = |told, view| video(told, ServerKind::Ollama, view);
+        assert_eq!(told(Video::Told, View::Machine).mark, Mark::Fine);
+        for hidden in [Video::Hidden, Video::FilesHidden, Video::Untold] {
+            assert!(told(hidden, View::Container).mend.unwrap().contains("pid: host"), "{hidden:?}");
+            assert!(!told(hidden, View::Machine).mend.unwrap().contains("compose"), "{hidden:?}");
+        }
     }
 
     #[test]

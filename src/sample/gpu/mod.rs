@@ -11,7 +11,7 @@ pub mod holders;
 mod nvidia;
 mod nvml;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod watch;
 pub mod work;
 

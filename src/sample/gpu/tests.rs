@@ -17,7 +17,7 @@ fn gpus(root: &Path) -> Gpus {
 }
 
 /// Read until the thread has said that there is no library, which it does at once.
-fn read(root: &Path) -> Gpus {
+pub(crate) fn read(root: &Path) -> Gpus {
     let mut gpus = gpus(root);
     for _ in 0..200 {
         gpus.read(Moment(0));

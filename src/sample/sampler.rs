@@ -432,6 +432,26 @@ mod tests {
         assert_eq!(sample.runners.unwrap().len(), 2);
     }
 
+    /// All of it is written by its `Debug`, so no collection can be forgotten here.
+    #[test]
+    fn processes_that_come_and_go_leave_nothing_behind() {
+        let tree = Copied::of("bare-metal");
+        let mut sampler = Sampler::new(tree.root(), place(), None);
+        let mut sizes = Vec::new();
+        for look in 0..400_u32 {
+            // A runner and a stranger, each time others; both are gone before the next.
+            let (runner, stranger) = (10_000 + 2 * look, 10_001 + 2 * look);
+            tree.fork(733, runner, 812);
+            tree.fork(950, stranger, 1);
+            let sample = take(&mut sampler, Moment(u64::from(look) * 2000));
+            assert_eq!(sample.runners.unwrap().len(), 3, "the new one is seen");
+            [runner, stranger].iter().for_each(|pid| tree.remove(&format!("proc/{pid}")));
+            sizes.push(format!("{sampler:#?}").lines().count());
+        }
+        let (first, last) = sizes.split_at(100);
+        assert!(last.iter().max() <= first.iter().max(), "{sizes:?}");
+    }
+
     #[test]
     fn a_server_that_holds_a_model_is_not_gone_but_invisible() {
         let tree = Copied::of("bare-metal");

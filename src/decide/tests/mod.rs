@@ -32,6 +32,7 @@ mod cadence;
 mod news;
 mod phases;
 mod truth;
+mod week;
 mod word;
 mod lease;
 mod observe;
@@ -829,40 +830,4 @@ fn thrash_sends_it_down_within_two_windows_and_is_remembered_as_not_for_bytes() 
     rig.foreign = 0;
     rig.run(Span::minutes(10));
     assert_eq!(rig.serving().as_deref(), Some("large"));
-}
-
-/// Every collection that the Controller keeps, and how much is in it.
-fn remembered(controller: &Controller) -> usize {
-    let peaks: usize = controller.peaks.iter().map(super::peaks::Peaks::len).sum();
-    peaks
-        + controller.commands.len()
-        + controller.damping.len()
-        + controller.learning.known.len()
-        + controller.cleared_at.len()
-        + controller.ledger.models.len()
-}
-
-#[test]
-fn what_is_remembered_does_not_grow_over_a_virtual_week() {
-    let mut rig = Rig::new(policy(false, false));
-    let mut sizes = Vec::new();
-    for second in 0..7 * 24 * 3600_u64 {
-        if second % 3600 == 0 {
-            rig.cgroup = (second % 7200 == 0).then_some((23, second % 3));
-            rig.foreign = 2 + second / 3600 % 9;
-            rig.in_flight = u32::try_from(second / 3600 % 2).unwrap();
-            // Late, for what was left because of thrash is not climbed to again.
-            rig.refaulted = Permille::percent(u32::from(second > 6 * 24 * 3600 && second / 3600 % 5 == 0) * 30);
-        }
-        rig.step(Event::ReplyEnds);
-        rig.step(Event::Answer { fails: false });
-        rig.step(Event::Pass(1000));
-        if second % (24 * 3600) == 24 * 3600 - 1 {
-            sizes.push(remembered(&rig.controller));
-        }
-    }
-    // Two hours of seconds for each pool, and a few words for each rung.
-    let most = 3 * 7202 + 4 * SIZES.len();
-    assert!(sizes.iter().all(|size| *size <= most), "places that hold something, at the end of each day: {sizes:?}");
-    assert!(rig.loads.len() > 3, "something happened in that week: {:?}", rig.loads.len());
 }

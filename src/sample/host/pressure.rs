@@ -162,6 +162,34 @@ mod tests {
         assert!(stall(&mut windows, 68_000, later(1_000_000, 0, 1)).is_some());
     }
 
+    /// All of it is written by its `Debug`, so no collection can be forgotten here.
+    #[test]
+    fn no_window_leaves_anything_behind_in_a_week() {
+        let mut windows = windows();
+        let mut sizes = Vec::new();
+        for window in 0..7 * 24 * 1800_u64 {
+            let mut ours = std::collections::BTreeMap::new();
+            // Processes come and go, and the server moves from group to group.
+            for pid in 0..1 + window % 5 {
+                ours.insert((u32::try_from(window / 3 + pid).unwrap(), window), window);
+            }
+            let files = Bytes::gib(1);
+            let counters = ThrashCounters { refaulted: window, scanned: window, files };
+            windows.observe(Moment(window * 2000), || Counters {
+                stall: later(window, window, window),
+                machine: Some(counters),
+                group: Some((format!("group-{:05}", window / 100).into(), counters)),
+                cpu: Some(CpuCounters { some: window, stolen: Some((window, window * 2)) }),
+                work: Some(WorkCounters { all: window * 9, busy: window, ours }),
+            });
+            if window % 1800 == 0 {
+                sizes.push(format!("{windows:#?}").lines().count());
+            }
+        }
+        let (first, last) = sizes.split_at(sizes.len() / 2);
+        assert!(last.iter().max() <= first.iter().max(), "{sizes:?}");
+    }
+
     #[test]
     fn the_worse_of_machine_and_group_is_told_and_another_group_starts_anew() {
         let counters = |refaulted, scanned| ThrashCounters { refaulted, scanned, files: Bytes::mib(100) };

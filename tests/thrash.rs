@@ -54,8 +54,8 @@ struct Squeeze {
 
 impl Squeeze {
     /// Where the machine does not let us, the reason.
-    fn make() -> Result<Self, String> {
-        let name = format!("tierkeeper-thrash-{}", std::process::id());
+    fn make(purpose: &str) -> Result<Self, String> {
+        let name = format!("tierkeeper-{purpose}-{}", std::process::id());
         let v1 = Path::new("/sys/fs/cgroup/memory");
         let v2 = Path::new("/sys/fs/cgroup");
         let (base, limit) =
@@ -184,7 +184,7 @@ impl Watcher {
 #[test]
 #[ignore = "needs the real llama-server: tests/run"]
 fn a_squeezed_model_is_known_within_three_seconds_though_memory_is_there() {
-    let squeeze = match Squeeze::make() {
+    let squeeze = match Squeeze::make("thrash") {
         Ok(squeeze) => squeeze,
         Err(reason) => return not_allowed(&reason),
     };
@@ -280,6 +280,64 @@ fn woken_by_the_kernel() -> thread::JoinHandle<Woken> {
         }
     };
     thread::spawn(|| tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(waiting))
+}
+
+/// Reads a file again and again.
+const READER: &str = "
+import mmap, sys
+file = open(sys.argv[1], 'rb')
+pages = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+while True:
+    for at in range(0, len(pages), 4096):
+        pages[at]
+";
+/// What the reader has room for, and what it reads.
+const TIGHT: Bytes = Bytes::mib(48);
+const READS: Bytes = Bytes::mib(512);
+/// In ten seconds; where programs have waited for so much of it, there were two with a tenth of a second.
+const WAITED: Duration = Duration::from_secs(1);
+
+#[test]
+#[ignore = "waits until programs wait for memory: tests/run"]
+fn the_kernel_wakes_us_wherever_it_lets_us_ask_for_it() {
+    let wish = |mut file: fs::File| file.write_all(b"some 100000 2000000\0");
+    let may = OpenOptions::new().read(true).write(true).open(MEMORY_PRESSURE).and_then(wish);
+    if let Err(error) = &may {
+        eprintln!("NO TRIGGER HERE: {MEMORY_PRESSURE} cannot be written: {error}");
+        assert_eq!(woken_by_the_kernel().join().unwrap(), Woken::Refused);
+        return;
+    }
+    let squeeze = match Squeeze::make("trigger") {
+        Ok(squeeze) => squeeze,
+        Err(reason) => return not_allowed(&reason),
+    };
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let file = folder.path().join("read");
+    fs::write(&file, vec![7; READS.0 as usize]).unwrap();
+    fs::File::open(&file).unwrap().sync_all().unwrap();
+    drop_cache(&file);
+    squeeze.write(squeeze.limit, &TIGHT.0.to_string());
+    let (waited_before, woken) = (waited(), woken_by_the_kernel());
+    let mut reader = Command::new("sh");
+    reader.args(["-c", r#"echo $$ > "$0" && exec python3 -c "$1" "$2""#]).arg(squeeze.group.join("cgroup.procs"));
+    let mut reader = reader.arg(READER).arg(&file).spawn().unwrap();
+    let woken = woken.join().unwrap();
+    reader.kill().unwrap();
+    reader.wait().unwrap();
+    let waited = waited() - waited_before;
+    eprintln!("the kernel's own trigger: {woken:?}; programs waited for {waited:?}");
+    match woken {
+        Woken::InTime => {}
+        Woken::Refused => panic!("it may be written, and was refused to us"),
+        Woken::TooLate => assert!(waited < WAITED, "nobody was woken for {waited:?}"),
+    }
+}
+
+/// How long programs have waited for memory since the machine was started.
+fn waited() -> Duration {
+    let text = fs::read_to_string(MEMORY_PRESSURE).unwrap();
+    let total = text.lines().next().unwrap().rsplit_once("total=").unwrap().1;
+    Duration::from_micros(total.parse().unwrap())
 }
 
 /// Says what is missing, and makes sure that it is.

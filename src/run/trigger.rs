@@ -74,12 +74,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_wish_is_left_where_the_kernel_lets_us_and_does_not_fire_by_itself() {
-        let may = OpenOptions::new().read(true).write(true).open(MEMORY_PRESSURE).is_ok();
+        let wish = |mut file: File| file.write_all(b"some 100000 2000000\0");
+        let may = OpenOptions::new().read(true).write(true).open(MEMORY_PRESSURE).and_then(wish);
         let trigger = StallTrigger::leave(Path::new(MEMORY_PRESSURE));
-        if !may {
-            eprintln!("NO TRIGGER HERE: {MEMORY_PRESSURE} cannot be written");
-            assert!(!trigger.is_left());
+        if let Err(error) = &may {
+            eprintln!("NO TRIGGER HERE: {MEMORY_PRESSURE} cannot be written: {error}");
         }
+        assert_eq!(trigger.is_left(), may.is_ok(), "{may:?}");
         assert_eq!(trigger.fired().now_or_never(), None);
     }
 }

@@ -126,19 +126,28 @@ impl Plan {
         prediction.memory.weights = prediction.memory.weights.saturating_add(self.beside.0);
         prediction.memory.output = u64::from(load.slots) * shape.vocabulary * 4;
         prediction.memory.process = PROCESS + shape.vocabulary * TOKEN + shape.merges * MERGE;
-        let compute = self.compute(cells);
+        (prediction.memory.compute, prediction.vram.compute) = self.compute_on_each(cells, on_gpu);
         if on_gpu > 0 {
-            // ggml's scheduler keeps a small one beside it in memory, for the input and the masks.
-            prediction.vram.compute = compute;
-            let input = u64::from(load.batch) * shape.embedding * 4;
-            prediction.memory.compute = input.saturating_add(self.masks(cells));
             prediction.vram.process = GPU_PROCESS;
             prediction.memory.process += GPU_PROCESS_MEMORY;
-        } else {
-            prediction.memory.compute = compute;
         }
         self.hold(&mut prediction.memory, on_gpu);
         prediction
+    }
+
+    /// ggml's scheduler has a buffer in memory and one on the GPU. Each is as large as what its layers need; where all of
+    /// them are on the GPU, memory has the input, twice, and the masks.
+    fn compute_on_each(&self, cells: &CellCount, on_gpu: u64) -> (u64, u64) {
+        let (count, compute) = (self.shape.layers.len() as u64, self.compute(cells));
+        let input = u64::from(self.load.batch) * self.shape.embedding * 4;
+        let in_memory = if on_gpu > count { (2 * input).saturating_add(self.masks(cells)) } else { compute };
+        let of_gpu = match on_gpu {
+            0 => 0,
+            // The output alone: one token of each conversation.
+            1 => u64::from(self.load.slots) * (self.shape.vocabulary + self.shape.embedding) * 4,
+            _ => compute,
+        };
+        (in_memory, of_gpu)
     }
 
     /// llama-model-loader.cpp: what is packed anew is copied, and what it was packed from stays mapped where used tensors

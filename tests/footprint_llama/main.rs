@@ -11,6 +11,7 @@ mod gguf;
 #[expect(dead_code, reason = "here it starts on one kind of machine or another")]
 mod llama;
 mod machines;
+mod offload;
 #[path = "../support/plain_client.rs"]
 mod plain_client;
 mod shapes;
@@ -44,12 +45,14 @@ const WORST_MAX: f64 = 15.0;
 const LEARNED_MAX: f64 = 5.0;
 
 /// How a server is started, and which shapes it loads then.
-const GROUPS: [(&str, &[&str]); 5] = [
+const GROUPS: [(&str, &[&str]); 7] = [
     ("-c 4096", &[]),
     ("-c 16384 -np 2 -ctk bf16 -ctv bf16", &["grouped", "gemma3", "qwen3", "jamba", "compressed"]),
     ("-c 8192 -ctk f32 -ctv f32 -ub 256", &["all-heads", "gemma2", "heads-by-layer", "qwen2"]),
     ("-c 12288 -np 3 -kvu --no-mmap", &["grouped", "packed-q4k", "gemma3", "mamba"]),
     ("-c 8192 -np 1 --swa-full --no-repack", &["gemma3", "packed-q4k", "lfm2"]),
+    ("-c 8192 -ctk q8_0 -ctv q8_0", &["grouped", "qwen3", "gemma3", "heads-by-layer"]),
+    ("-c 8192 -ctk q4_0 -ctv q4_0", &["grouped", "qwen3", "gemma3", "heads-by-layer"]),
 ];
 /// Loaded as on a CPU without AMX too, where this one has it.
 const WITHOUT_AMX: [&str; 5] = ["grouped", "packed-q4k", "qwen3", "mamba", "many-words"];
@@ -253,7 +256,7 @@ async fn the_cache_of_every_type_is_as_large_as_the_server_says() {
             let shape = Shape::of(std::slice::from_ref(&head), cpu).unwrap();
             let plan = Plan { shape, load, vram: Bytes::ZERO, beside: Bytes::ZERO };
             let parts = plan.predict(None).memory;
-            let logged = logged_buffers(&file, kind);
+            let logged = logged_buffers(&file, &["-ctk", kind, "-ctv", kind]);
             let sum = |name: &str| logged.iter().filter(|(of, _)| of.contains(name)).map(|(_, mib)| mib).sum::<f64>();
             let near = |name: &str, predicted: u64, off: f64| {
                 let (said, predicted) = (sum(name), mib(Bytes(predicted)));
@@ -271,13 +274,14 @@ async fn the_cache_of_every_type_is_as_large_as_the_server_says() {
 }
 
 /// The sizes that the server tells of its buffers, up to the last one before the model is warmed up.
-fn logged_buffers(model: &Path, kind: &str) -> Vec<(String, f64)> {
+fn logged_buffers(model: &Path, arguments: &[&str]) -> Vec<(String, f64)> {
     let port = free_port();
     let mut command = command(port);
     command
         .args(["--cache-ram", "64", "-m"])
         .arg(model)
-        .args(["-c", "8192", "-ctk", kind, "-ctv", kind, "-fit", "off", "-lv", "4"]);
+        .args(["-c", "8192", "-fit", "off", "-lv", "4"])
+        .args(arguments);
     let mut server = Llama { process: command.stderr(Stdio::piped()).spawn().unwrap(), port };
     let log = BufReader::new(server.process.stderr.take().unwrap());
     let mut buffers = Vec::new();
@@ -286,7 +290,8 @@ fn logged_buffers(model: &Path, kind: &str) -> Vec<(String, f64)> {
         if let Some((name, size)) = line.split_once("buffer size =") {
             let name = name.rsplit(": ").next().unwrap().trim().to_owned();
             buffers.push((name, size.trim().trim_end_matches(" MiB").parse().unwrap()));
-            if line.contains("compute buffer") {
+            // The processors' own is told last.
+            if line.contains("CPU compute buffer") {
                 return buffers;
             }
         }

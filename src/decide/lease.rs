@@ -90,6 +90,11 @@ impl Lease {
         over.then_some(LeaseEnd::TimeOver).or(unrenewed.then_some(LeaseEnd::NotRenewed))
     }
 
+    /// Room is still being made, and must have been there by now, or is not wanted any more.
+    pub(super) fn is_late(&self, now: Moment) -> bool {
+        self.making_until.is_some_and(|at| at.min(self.until.unwrap_or(at)) <= now)
+    }
+
     fn must_be_renewed_by(&self) -> Option<Moment> {
         self.renew_within.filter(|_| self.making_until.is_none()).map(|within| self.renewed_at + within)
     }

@@ -130,9 +130,10 @@ impl Controller {
             return (taken >= BACK_MIN && gone < taken.share(BACK)).then_some(taken.saturating_sub(gone));
         }
         let served = switch.from.as_ref().is_some_and(|from| from.name == leaving.name);
+        let was_there = served || self.holds(leaving);
         let bound = self.leaving_bound(switch, pool);
         let taken = bound.min(own);
-        (served && gone < bound.share(LINGERS)).then_some(taken.saturating_sub(gone))
+        (was_there && gone < bound.share(LINGERS)).then_some(taken.saturating_sub(gone))
     }
 
     /// A process fewer than before: the one that had the model has ended.

@@ -11,7 +11,7 @@ use super::judge::RECENT;
 use super::lease::{Kept, LEASES_MAX, Lease, LeaseEnd, LeaseTold, MAKING_MAX, of};
 use super::phase::Phase;
 use super::reason::Reason;
-use crate::classify::Pool;
+use crate::classify::{Pool, PoolAssessment};
 use crate::footprint::Footprint;
 use crate::policy::{Amounts, Rung, WhenNothingFits};
 use crate::units::{Bytes, Moment, Span};
@@ -67,17 +67,16 @@ impl Controller {
         self.words_pass(now);
     }
 
-    /// What is over is ended.
+    /// What is over is ended; whoever still waits for room then is told that it was not to be had.
     pub(super) fn leases_pass(&mut self, now: Moment) {
-        for (id, end) in self.leases.take_over(now) {
-            self.end_lease(id, end);
-        }
-        let late = |lease: &Lease| lease.making_until.is_some_and(|at| at <= now);
-        let late: Vec<_> = self.leases.all.iter().filter(|(_, lease)| late(lease)).map(|(id, _)| *id).collect();
+        let late: Vec<_> = self.leases.all.iter().filter(|(_, lease)| lease.is_late(now)).map(|(id, _)| *id).collect();
         for id in late {
             if let Some(lease) = self.leases.all.remove(&id) {
                 self.refuse(now, id, lease.room);
             }
+        }
+        for (id, end) in self.leases.take_over(now) {
+            self.end_lease(id, end);
         }
     }
 
@@ -133,7 +132,21 @@ impl Controller {
             Some(serving) => (self.known_part(self.held_by(serving)), self.limit_beside_leases(serving)),
             None => (Footprint::default(), self.hard()),
         };
-        if shortage(&self.leased_of(rooms), &held, limit).is_none() { Found::There } else { Found::Missing }
+        if shortage(&self.leased_of(rooms), &held, limit).is_some() {
+            return Found::Missing;
+        }
+        if self.is_seen_free() { Found::There } else { Found::NotYet }
+    }
+
+    /// Whatever is held by whomever: a model that somebody else has loaded, or what others took while we loaded one.
+    fn is_seen_free(&self) -> bool {
+        let making = |pool| -> Bytes {
+            let making = self.leases.all.values().filter(|lease| lease.making_until.is_some());
+            making.map(|lease| of(lease.room, pool)).sum()
+        };
+        let hard = self.policy.pressure.hard.use_share;
+        let free = |pool: &PoolAssessment| pool.used + making(pool.pool) <= pool.capacity.share(hard);
+        self.latest.pools().all(|pool| making(pool.pool) == Bytes::ZERO || free(pool))
     }
 
     /// The pools of which something is leased: whether a rung fits in the others is not asked here.

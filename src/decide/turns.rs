@@ -18,6 +18,7 @@ pub(super) const RECONCILE_MAX: Span = Span::minutes(2);
 
 impl Controller {
     pub(super) fn server_up(&mut self, now: Moment, facts: ServerFacts) {
+        self.close_of_lost_server();
         self.server = Some(facts);
         self.place_models();
         self.server_down = false;
@@ -45,16 +46,21 @@ impl Controller {
     }
 
     pub(super) fn server_is_down(&mut self, now: Moment) {
-        if let Some(rung) = self.serving.take().filter(|_| !self.observes()) {
-            let reason = Reason::ModelVanished { model: rung.model.clone() };
-            self.commands.push_back(Command::Close { rung, reason });
-        }
+        self.close_of_lost_server();
         self.server = None;
         self.server_down = true;
         self.forget_server_state(now);
         self.turn(Event::ServerLost);
         self.calm_from = now;
         self.leave_if_stopping();
+    }
+
+    /// What served was loaded in a server that is gone: whoever asks waits until it is known what there is now.
+    fn close_of_lost_server(&mut self) {
+        if let Some(rung) = self.serving.take().filter(|_| !self.observes()) {
+            let reason = Reason::ModelVanished { model: rung.model.clone() };
+            self.commands.push_back(Command::Close { rung, reason });
+        }
     }
 
     pub(super) fn forget_server_state(&mut self, now: Moment) {

@@ -125,6 +125,8 @@ impl<W: Witness> Run<'_, W> {
 #[cfg(test)]
 mod explained;
 #[cfg(test)]
+mod faulty;
+#[cfg(test)]
 mod limits;
 #[cfg(test)]
 mod tests;

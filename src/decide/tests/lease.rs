@@ -51,6 +51,32 @@ impl Rig {
 }
 
 #[test]
+fn whoever_waits_for_room_until_its_time_is_over_is_told_that_it_was_not_to_be_had() {
+    let mut rig = settled();
+    let (now, soon) = (rig.now, Span::ms(1));
+    let asked = LeaseTold::Asked { id: 7, room: memory(6), lasts: Some(soon), renew_within: None };
+    rig.controller.handle_input(now, Input::Lease(asked));
+    rig.controller.handle_timeout(now + soon);
+    let given: Vec<Command> = std::iter::from_fn(|| rig.controller.poll_command()).collect();
+    assert!(given.iter().any(|command| matches!(command, Command::RefuseRoom { id: 7, .. })), "{given:?}");
+    assert!(!given.iter().any(|command| matches!(command, Command::EndLease { .. })), "{given:?}");
+}
+
+#[test]
+fn room_that_a_model_of_somebody_else_still_has_is_not_granted() {
+    let mut rig = Rig::new(policy(true, false));
+    rig.foreign = 18;
+    rig.run(Span::seconds(20));
+    assert_eq!(rig.serving(), None);
+    rig.loaded.insert("small:1b".to_owned());
+    rig.run(SOON);
+    rig.lease(asked(7, 3));
+    assert_eq!(rig.answers(), [], "18 GiB and the 2 of the model leave less than that below hard");
+    rig.run(Span::minutes(5));
+    assert!(matches!(rig.answers()[..], [Command::RefuseRoom { id: 7, .. }]));
+}
+
+#[test]
 fn the_best_rung_that_leaves_the_room_serves_and_the_room_is_granted_when_it_is_there() {
     for (gib, serving, loads) in [
         (1, Some("large"), &["large"][..]),

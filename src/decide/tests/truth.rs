@@ -48,6 +48,27 @@ impl Rig {
 }
 
 #[test]
+fn nobody_is_admitted_to_a_server_that_has_turned_into_another() {
+    let mut rig = Rig::new(policy(false, false));
+    rig.run(Span::seconds(20));
+    assert_eq!(rig.serving().as_deref(), Some("large"));
+    rig.controller.handle_input(rig.now, Input::ServerUp(facts()));
+    let given: Vec<Command> = std::iter::from_fn(|| rig.controller.poll_command()).collect();
+    assert!(given.iter().any(|command| matches!(command, Command::Close { .. })), "{given:?}");
+}
+
+#[test]
+fn a_model_that_was_found_loaded_and_would_not_go_is_no_room_for_another() {
+    let mut rig = Rig::new(policy(false, false));
+    rig.loaded.insert("large:1b".to_owned());
+    rig.foreign = 9;
+    rig.run_until_unload();
+    rig.step(Event::Answer { fails: true });
+    rig.run(Span::seconds(2));
+    assert_eq!(rig.loads, [""; 0], "9 GiB and the 12 of the model leave no room for another");
+}
+
+#[test]
 fn a_server_that_says_unloaded_and_keeps_the_memory_is_found_out_and_nothing_is_loaded_on_hope() {
     let mut rig = Rig::leaving_large(8);
     rig.lingering = 12;

@@ -1,7 +1,9 @@
 //! Hog: amounts -> a process that holds just so much memory, and gives back the rest.
 
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Receiver, TryRecvError};
+use std::thread;
 
 use super::truth;
 
@@ -22,7 +24,7 @@ for line in sys.stdin:
 
 pub struct Hog {
     child: Child,
-    lines: BufReader<ChildStdout>,
+    lines: Receiver<String>,
     at_start: u64,
 }
 
@@ -34,15 +36,34 @@ impl Hog {
             .stdout(Stdio::piped())
             .spawn()
             .expect("the process that takes memory is a python3 script");
-        let lines = BufReader::new(child.stdout.take().unwrap());
+        let read = BufReader::new(child.stdout.take().unwrap()).lines();
+        let (tell, lines) = mpsc::channel();
+        // It ends with the process.
+        thread::spawn(move || read.map_while(Result::ok).try_for_each(|line| tell.send(line)));
         let mut hog = Hog { child, lines, at_start: 0 };
         hog.answer();
+        hog.at_start = truth::resident(hog.child.id());
         hog
     }
 
+    /// Tells it to hold so much, and waits until it does.
     pub fn hold(&mut self, bytes: u64) {
-        writeln!(self.child.stdin.as_mut().unwrap(), "{bytes}").unwrap();
+        self.is_to_hold(bytes);
         self.answer();
+    }
+
+    /// Tells it to hold so much, which takes it a while.
+    pub fn is_to_hold(&mut self, bytes: u64) {
+        writeln!(self.child.stdin.as_mut().unwrap(), "{bytes}").unwrap();
+    }
+
+    /// Whether it has done what it was told last; to be asked until it has.
+    pub fn has_done(&mut self) -> bool {
+        match self.lines.try_recv() {
+            Ok(_) => true,
+            Err(TryRecvError::Empty) => false,
+            Err(TryRecvError::Disconnected) => panic!("the process that takes memory has ended"),
+        }
     }
 
     /// What it holds beyond itself, as it shows.
@@ -51,9 +72,7 @@ impl Hog {
     }
 
     fn answer(&mut self) {
-        let mut line = String::new();
-        self.lines.read_line(&mut line).unwrap();
-        assert!(!line.is_empty(), "the process that takes memory has ended");
+        self.lines.recv().expect("the process that takes memory has ended");
     }
 }
 

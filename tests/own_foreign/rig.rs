@@ -46,7 +46,16 @@ pub enum Sight {
 #[derive(Clone, Copy, Debug)]
 pub struct Seen {
     pub foreign: u64,
+    /// Without what is held back while our own moves blur it.
+    pub unfrozen: u64,
     pub own_source: OwnSource,
+}
+
+/// By how much a figure has moved beyond what others really took or gave back.
+#[derive(Clone, Copy, Debug)]
+pub struct Off {
+    pub foreign: i64,
+    pub unfrozen: i64,
 }
 
 /// Where it began, and what others held then.
@@ -72,6 +81,9 @@ pub struct Rig {
     /// The last looks, for what is shown when something is wrong.
     history: VecDeque<String>,
     next_look: Instant,
+    /// When it was looked last, and the time between the looks.
+    looked: Option<Instant>,
+    gaps: Vec<Duration>,
 }
 
 fn ladder(model: &str) -> Arc<Policy> {
@@ -109,6 +121,8 @@ impl Rig {
             told: Vec::new(),
             history: VecDeque::new(),
             next_look: Instant::now(),
+            looked: None,
+            gaps: Vec::new(),
             runtime,
         };
         let found = host::machine::machine(Path::new("/")).unwrap();
@@ -143,7 +157,11 @@ impl Rig {
     /// The next look, 10 ms after the last one.
     pub fn look(&mut self) -> Seen {
         std::thread::sleep(self.next_look.saturating_duration_since(Instant::now()));
-        self.next_look = Instant::now() + LOOK_EVERY;
+        let at = Instant::now();
+        self.next_look = at + LOOK_EVERY;
+        if let Some(before) = self.looked.replace(at) {
+            self.gaps.push(at - before);
+        }
         if let Some(acting) = self.acting.take_if(|acting| acting.is_finished())
             && let Some(input) = self.runtime.block_on(acting).unwrap()
         {
@@ -169,7 +187,15 @@ impl Rig {
         if self.history.len() > HISTORY_MAX {
             self.history.pop_front();
         }
-        Seen { foreign: ram.foreign.0, own_source: ram.own_source }
+        Seen { foreign: ram.foreign.0, unfrozen: ram.foreign_now.0, own_source: ram.own_source }
+    }
+
+    /// The middle one of the times between looks since this was asked last.
+    pub fn median_gap(&mut self) -> Duration {
+        self.gaps.sort_unstable();
+        let median = self.gaps.get(self.gaps.len() / 2).copied().unwrap_or_default();
+        self.gaps.clear();
+        median
     }
 
     pub fn run(&mut self, span: Duration) {
@@ -184,11 +210,23 @@ impl Rig {
         Mark { foreign, others: truth::others(&[self.server()]), beside: truth::beside(self.server()) }
     }
 
-    /// By how much foreign has moved beyond what others really took or gave back, when no process of the server has
-    /// just ended.
-    pub fn off_by(&self, mark: &Mark) -> i64 {
-        let foreign = self.controller.status().assessment.ram.unwrap().foreign.0;
-        foreign as i64 - mark.foreign as i64 - (truth::beside(self.server()) - mark.beside)
+    /// The next look beside what others really hold, when no process of the server has just ended. They may be at it, so
+    /// that is read before the look and after it, and all between the two is true.
+    pub fn off_by(&mut self, mark: &Mark) -> Off {
+        let before = truth::beside(self.server());
+        let seen = self.look();
+        let after = truth::beside(self.server());
+        let (least, most) = (before.min(after) - mark.beside, before.max(after) - mark.beside);
+        let off = |figure: u64| {
+            let moved = figure as i64 - mark.foreign as i64;
+            moved - moved.clamp(least, most)
+        };
+        Off { foreign: off(seen.foreign), unfrozen: off(seen.unfrozen) }
+    }
+
+    /// What others really took since, when no process of the server has just ended.
+    pub fn really_taken(&self, mark: &Mark) -> i64 {
+        truth::beside(self.server()) - mark.beside
     }
 
     /// By how much foreign has risen beyond what others really took, at any time.

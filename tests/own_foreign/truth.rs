@@ -89,6 +89,28 @@ fn parent(pid: u32) -> Option<u32> {
     stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }
 
+/// Ticks of all processors, and of those the ones in which they worked for somebody but this process and its children,
+/// or were taken by a hypervisor.
+pub fn ticks() -> (u64, i64) {
+    let stat = fs::read_to_string("/proc/stat").unwrap();
+    let all: Vec<u64> = stat.lines().next().unwrap().split_whitespace().skip(1).take(8).map(number).collect();
+    let idle = all[3] + all[4];
+    let all: u64 = all.into_iter().sum();
+    let ours: u64 = family(std::process::id()).into_iter().map(had).sum();
+    (all, (all - idle) as i64 - ours as i64)
+}
+
+/// What a process has had of them, and its children that have ended.
+fn had(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let Some((_, fields)) = stat.rsplit_once(')') else { return 0 };
+    fields.split_whitespace().skip(11).take(4).map(number).sum()
+}
+
+fn number(word: &str) -> u64 {
+    word.parse().unwrap()
+}
+
 /// The figure of one line, in bytes.
 fn kib(text: &str, key: &str) -> u64 {
     let line = text.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default();

@@ -52,6 +52,10 @@ pub enum Wish {
     GiveBack {
         id: u64,
     },
+    /// Somebody has seen what was asked under this id; or what was asked last.
+    Ack {
+        id: Option<String>,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +94,14 @@ pub enum Answer {
     NoSuchLease {
         id: u64,
     },
+    /// It is noted under this id.
+    Acked {
+        id: String,
+    },
+    /// Nobody was asked for anything under that id; or for anything at all.
+    NothingAsked,
+    /// There is no place where it could be noted.
+    NotKept,
     /// The server and the machine are not known yet.
     NotReady,
 }
@@ -112,6 +124,13 @@ struct Pinning {
     #[serde(rename = "for")]
     lasts: Option<String>,
     for_ms: Option<Span>,
+}
+
+/// The id of a message; without one it is the last that asked for something.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Acking {
+    id: Option<String>,
 }
 
 /// A body that is not what it should be.
@@ -187,6 +206,11 @@ pub(super) async fn reload(State(wishes): State<Wishes>) -> Response {
     answered(ask(&wishes, Wish::Reload).await)
 }
 
+pub(super) async fn ack(State(wishes): State<Wishes>, body: Body) -> Result<Response, BadBody> {
+    let Acking { id } = read(&body)?;
+    Ok(answered(ask(&wishes, Wish::Ack { id }).await))
+}
+
 async fn say(wishes: &Wishes, body: &Body, said: fn(Option<Span>) -> Said) -> Result<Response, BadBody> {
     let body: Lasting = read(body)?;
     let lasts = lasting(body.lasts.as_deref(), body.for_ms)?;
@@ -229,6 +253,12 @@ pub(super) fn answered(answer: Option<Answer>) -> Response {
             (StatusCode::CONFLICT, Json(json!({ "error": why, "most": most }))).into_response()
         }
         Some(Answer::NoSuchLease { id }) => refusal(StatusCode::NOT_FOUND, &format!("there is no such lease: {id}")),
+        Some(Answer::Acked { id }) => Json(json!({ "ok": true, "id": id })).into_response(),
+        Some(Answer::NothingAsked) => refusal(StatusCode::NOT_FOUND, "nothing of the kind was asked"),
+        Some(Answer::NotKept) => {
+            let why = "it cannot be noted: there is no store, or it cannot be written (`store: PATH` in the config)";
+            refusal(StatusCode::SERVICE_UNAVAILABLE, why)
+        }
         Some(Answer::NotReady) | None => {
             let why = "the model server has not been found yet, or the sidecar is too busy: ask again later";
             refusal(StatusCode::SERVICE_UNAVAILABLE, why)

@@ -114,6 +114,7 @@ fn router(state: Shown, wishes: Wishes, guard: Guard) -> Router {
         .route("/resume", post(control::resume))
         .route("/reload", post(control::reload))
         .route("/make-room", post(room::make))
+        .route("/ack", post(control::ack))
         .route("/leases/{id}", post(room::renew).delete(room::give_back))
         .layer(DefaultBodyLimit::max(WISH_MAX))
         .route_layer(middleware::from_fn_with_state(guard.clone(), control::check_write))
@@ -308,6 +309,7 @@ mod tests {
         let mut running = start(config(&[], None)).await;
         let (words, rungs) = (status::WordReport::default(), vec!["small".to_owned()]);
         let pin = |lasts| Wish::Say(Said::Pin { rung: "x".to_owned(), lasts });
+        let ack = |id: Option<&str>| Wish::Ack { id: id.map(str::to_owned) };
         let unknown = Answer::NoSuchRung { rung: "x".to_owned(), rungs };
         let above = Answer::AboveTier { rung: "x".to_owned(), tier: "low_end".to_owned() };
         for (path, body, expected, answer, code) in [
@@ -317,6 +319,9 @@ mod tests {
             ("/sleep", "", Wish::Say(Said::Sleep { lasts: None }), Answer::Holds(words.clone()), 200),
             ("/wake", "{}", Wish::Say(Said::Wake { lasts: None }), Answer::Holds(words.clone()), 200),
             ("/resume", "{}", Wish::Say(Said::Resume { lasts: None }), Answer::Holds(words), 200),
+            ("/ack", r#"{"id":"m-1"}"#, ack(Some("m-1")), Answer::Acked { id: "m-1".to_owned() }, 200),
+            ("/ack", "", ack(None), Answer::NothingAsked, 404),
+            ("/ack", "{}", ack(None), Answer::NotKept, 503),
             ("/reload", "", Wish::Reload, Answer::BadPolicy { why: "line 3".to_owned() }, 422),
         ] {
             let mut wished = std::mem::replace(&mut running.wished, mpsc::channel(1).1);
@@ -333,6 +338,7 @@ mod tests {
         for wrong in ["{}", r#"{"rung":5}"#, r#"{"rung":"x","for":"1"}"#, r#"{"rung":"x","fro":"1h"}"#, "["] {
             assert_eq!(wish(&running, "/pin", JSON, wrong).await, 400, "{wrong}");
         }
+        assert_eq!(wish(&running, "/ack", JSON, r#"{"id":5}"#).await, 400);
         drop(std::mem::replace(&mut running.wished, mpsc::channel(1).1));
         assert_eq!(wish(&running, "/sleep", JSON, "{}").await, 503, "nobody listens");
     }

@@ -1,5 +1,7 @@
 //! Control: what an operator wishes -> what the Controller hears of it, and the answer.
 
+use tokio::sync::oneshot;
+
 use super::conductor::Conductor;
 use super::report;
 use crate::admin::control::{Answer, Asked, Wish};
@@ -19,10 +21,28 @@ impl Conductor {
             Wish::Reload => self.reload(),
             Wish::MakeRoom(wanted) => return self.make_room(wanted, answer, gone),
             Wish::Renew { id } => self.tell_lease(LeaseTold::Renewed { id }, id),
+            Wish::Ack { id } => return self.ack(id, answer),
             Wish::GiveBack { id } => self.tell_lease(LeaseTold::Returned { id }, id),
         };
         // What was wished is done, whether somebody still wants to hear of it or not.
         answer.send(told).ok();
+    }
+
+    /// The store does it when it has time, after what it was given before: the message itself is there by then.
+    fn ack(&self, id: Option<String>, answer: oneshot::Sender<Answer>) {
+        let acked = self.parts.store.as_ref().map(|store| store.suggestions().ack(id));
+        tokio::spawn(async move {
+            let told = match acked {
+                None => Answer::NotKept,
+                Some(acked) => match acked.await {
+                    Ok(Some(id)) => Answer::Acked { id },
+                    Ok(None) => Answer::NothingAsked,
+                    Err(_) => Answer::NotKept,
+                },
+            };
+            // Whoever asked may have gone; it is noted all the same.
+            answer.send(told).ok();
+        });
     }
 
     fn say(&mut self, said: Said) -> Answer {

@@ -172,6 +172,10 @@ impl File {
         suggestions::write_outcome(&self.database, outcome)
     }
 
+    pub(super) fn write_ack(&self, id: Option<&str>) -> rusqlite::Result<Option<String>> {
+        suggestions::write_ack(&self.database, id)
+    }
+
     /// As a disk would that is full.
     #[cfg(test)]
     pub(super) fn limit_pages(&self, pages: i64) {

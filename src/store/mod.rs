@@ -50,6 +50,8 @@ enum Value {
     LeaseOver(u64),
     Suggestion(suggestions::Suggestion),
     Outcome(suggestions::Outcome),
+    /// That somebody has seen what was asked, and whom to tell which it was.
+    Ack(Option<String>, oneshot::Sender<Option<String>>),
     /// And whom to tell whether it was written.
     Messages(outbox::Change, oneshot::Sender<bool>),
     Decided(Kept),
@@ -178,6 +180,14 @@ impl Suggestions {
     pub fn came(&self, outcome: suggestions::Outcome) {
         self.queue.put(Value::Outcome(outcome));
     }
+
+    /// Notes that somebody has seen what was asked under this id, or last. Which it was is told later (`None`: there is no
+    /// such one), and never when it could not be written.
+    pub fn ack(&self, id: Option<String>) -> oneshot::Receiver<Option<String>> {
+        let (done, told) = oneshot::channel();
+        self.queue.put(Value::Ack(id, done));
+        told
+    }
 }
 
 impl Drop for Store {
@@ -202,6 +212,10 @@ fn write_all(mut file: File, queue: &Queue<Value>, failed: &AtomicU64) {
             Value::LeaseOver(id) => file.forget_lease(id),
             Value::Suggestion(suggestion) => file.write_suggestion(&suggestion),
             Value::Outcome(outcome) => file.write_outcome(&outcome),
+            Value::Ack(id, done) => file.write_ack(id.as_deref()).map(|acked| {
+                // Whoever asked may have given up waiting.
+                done.send(acked).ok();
+            }),
             Value::Messages(change, done) => {
                 let written = file.write_messages(&change);
                 // Whoever asked may have given up waiting.

@@ -81,10 +81,14 @@ pub fn ack(path: &Path, id: Option<&str>) -> Result<Option<String>, StoreError> 
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let database = Connection::open_with_flags(path, flags).map_err(at)?;
     database.busy_timeout(super::BUSY_MAX).map_err(at)?;
+    write_ack(&database, id).map_err(at)
+}
+
+pub(super) fn write_ack(database: &Connection, id: Option<&str>) -> rusqlite::Result<Option<String>> {
     let set = "UPDATE suggestions SET acked_after_ms = coalesce(acked_after_ms, max(0, unixepoch() * 1000 - asked_unix_ms)) \
                WHERE id = coalesce(?1, (SELECT id FROM suggestions WHERE text IS NOT NULL ORDER BY asked_unix_ms DESC, id LIMIT 1)) \
                AND text IS NOT NULL RETURNING id";
-    database.query_row(set, [id], |row| row.get(0)).optional().map_err(at)
+    database.query_row(set, [id], |row| row.get(0)).optional()
 }
 
 pub(super) fn tallies(database: &Connection) -> rusqlite::Result<Vec<Tally>> {

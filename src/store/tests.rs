@@ -289,7 +289,10 @@ fn what_was_asked_is_counted_by_variant_and_what_somebody_has_seen_too() {
     {
         store.suggestions().came(Outcome { id: id.to_owned(), what, after_ms: 7 });
     }
+    let acked = [Some("id-3"), None].map(|id| store.suggestions().ack(id.map(str::to_owned)));
     drop(store);
+    let acked = acked.map(|told| told.blocking_recv().unwrap());
+    assert_eq!(acked, [None, Some("id-2".to_owned())], "in the run itself, after what was asked before");
     assert_eq!(ack(&path, None).unwrap().as_deref(), Some("id-2"), "the last one that was told");
     assert_eq!(ack(&path, Some("id-2")).unwrap().as_deref(), Some("id-2"), "twice is once");
     assert_eq!(ack(&path, Some("id-3")).unwrap(), None, "nobody can have seen what was withheld");

@@ -33,7 +33,9 @@ pub enum Severity {
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(title = "Message"))]
 struct Payload<'a> {
-    /// The same whenever the message is repeated, and in the header `webhook-id`.
+    /// The same whenever the message is repeated, and in the header `webhook-id`. Where the message asks for something, a
+    /// button can say that it was seen: `POST /ack` on the admin listener with `{"id": "..."}`, as JSON and with the admin
+    /// token where there is one. That is counted in `tierkeeper messages report`; 404 means that nothing was asked under it.
     id: &'a str,
     /// When it was told, in milliseconds since 1970.
     at_unix_ms: u64,

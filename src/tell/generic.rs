@@ -7,16 +7,19 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 
 use super::digest::Voice;
+use super::news::News;
 use super::outbox::{Contents, Part};
 use super::persona::{Persona, Words};
 use super::private::without_places;
+use super::suggest::{Suggestion, suggest};
 use super::words::shortened;
 use crate::decide::notice::Notice;
-use crate::decide::reason::Reason;
 use crate::units::{Bytes, Span};
 
 /// The longest reason, in characters; with it the body stays far below Standard Webhooks' 20 kB.
 const REASON_LENGTH_MAX: usize = 1000;
+/// The longest name of a program, in characters.
+const NAME_LENGTH_MAX: usize = 80;
 
 /// How much a message matters to the one who reads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -98,12 +101,27 @@ struct Facts<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(with = "Option<u64>"))]
     waited_ms: Option<Span>,
+    /// Other people's programs that could be closed for it; absent where none would help, or names are not to be told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    programs: Option<Vec<Closable>>,
+    /// The rung that comes back when all of `programs` are closed; absent where that is not enough for any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    enough_for: Option<String>,
     /// In a `digest`: what it tells of, the oldest first.
     #[serde(skip_serializing_if = "Option::is_none")]
     messages: Option<&'a [Part]>,
     /// In a `digest`: how many older ones there were.
     #[serde(skip_serializing_if = "Option::is_none")]
     left_out: Option<u64>,
+}
+
+/// A program as people know it, and what closing it frees of what is short.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Program", title = "Program"))]
+struct Closable {
+    name: String,
+    #[cfg_attr(test, schemars(with = "u64"))]
+    frees_bytes: Bytes,
 }
 
 /// What identifies a message over all its deliveries.
@@ -143,7 +161,13 @@ pub fn digest(stamp: &Stamp, text: &str, voice: &Voice, contents: &Contents) -> 
 }
 
 /// The body for this message.
-pub fn payload(stamp: &Stamp, words: &Words, persona: &Persona, notice: &Notice, reason: &Reason) -> String {
+pub fn payload(stamp: &Stamp, words: &Words, persona: &Persona, news: &News) -> String {
+    let News { notice, reason, .. } = news;
+    let (close, enough_for) = suggest(news).map(|Suggestion { close, enough_for }| (close, enough_for)).unzip();
+    let closable =
+        |(name, frees_bytes): (String, Bytes)| Closable { name: shortened(&name, NAME_LENGTH_MAX), frees_bytes };
+    let programs = close.map(|close: Vec<_>| close.into_iter().map(closable).collect());
+    let enough_for = enough_for.flatten();
     let payload = Payload {
         id: &stamp.id,
         at_unix_ms: stamp.at_unix_ms,
@@ -154,7 +178,7 @@ pub fn payload(stamp: &Stamp, words: &Words, persona: &Persona, notice: &Notice,
         variant: &words.variant,
         persona: &persona.name,
         language: &persona.language,
-        facts: facts(notice),
+        facts: Facts { programs, enough_for, ..facts(notice) },
         reason: shortened(&without_places(&reason.to_string()), REASON_LENGTH_MAX),
     };
     serde_json::to_string(&payload).expect("strings and numbers always become JSON")

@@ -265,7 +265,7 @@ impl Speaker {
             WebhookFormat::Discord => discord::payload(&self.say(variant, news, Dress::Discord), &self.persona.name),
             WebhookFormat::Slack => slack::payload(&words),
             WebhookFormat::Ntfy => ntfy::payload(&words, &self.persona.name, generic::severity(&news.notice)),
-            WebhookFormat::Generic => generic::payload(&stamp, &words, &self.persona, &news.notice, &news.reason),
+            WebhookFormat::Generic => generic::payload(&stamp, &words, &self.persona, news),
         };
         self.office.send(&stamp, event, &words.text, body).await;
     }

@@ -12,9 +12,13 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use super::news::Program;
 use super::*;
+use crate::classify::Pool;
 use crate::config::webhooks::WebhookConfig;
+use crate::decide::fit::{Lack, Shortage};
 use crate::decide::reason::Reason;
+use crate::units::Bytes;
 
 mod keeping;
 mod services;
@@ -186,6 +190,31 @@ async fn a_generic_receiver_gets_text_to_show_and_the_facts() {
     let id = body["id"].as_str().unwrap();
     assert!(!id.contains('.') && headers["webhook-id"] == id, "{id}");
     teller.flush(GRACE).await;
+}
+
+#[tokio::test]
+async fn what_could_be_closed_is_among_the_facts_with_what_it_is_enough_for() {
+    let facts_of = |news: News| async {
+        let mut receiver = Receiving::always(StatusCode::OK).await;
+        let teller = receiver.teller(WebhookFormat::Generic);
+        teller.notify(news);
+        let facts = receiver.next().await.body["facts"].clone();
+        teller.flush(GRACE).await;
+        (facts["programs"].clone(), facts["enough_for"].clone())
+    };
+    let program = |name: &str, memory| Program { name: name.to_owned(), memory, vram: Bytes::ZERO };
+    let bare = News::of(downgraded("large", "small"), Reason::Stopping);
+    assert_eq!(facts_of(bare.clone()).await, (Value::Null, Value::Null), "nothing was looked for, or may be named");
+    let programs = vec![program("Firefox", Bytes::gib(3)), program("x".repeat(500).as_str(), Bytes::gib(1))];
+    let known = News { programs, ..bare };
+    let (programs, enough_for) = facts_of(known.clone()).await;
+    assert_eq!(programs[0], json!({ "name": "Firefox", "frees_bytes": 3_u64 << 30 }));
+    assert!(programs[1]["name"].as_str().unwrap().chars().count() < 100, "{programs}");
+    assert_eq!(enough_for, Value::Null, "it is not known for what that is enough");
+    let pools = vec![Shortage { pool: Pool::Ram, missing: Bytes::gib(2) }];
+    let lacking = vec![Lack { rung: "large".to_owned(), pools }];
+    let (programs, enough_for) = facts_of(News { lacking, ..known }).await;
+    assert_eq!((programs.as_array().unwrap().len(), &enough_for), (1, &json!("large")), "{programs}");
 }
 
 #[tokio::test]

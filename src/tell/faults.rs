@@ -66,13 +66,13 @@ pub fn says_nothing(source: &Placed<String>) -> Diagnostic {
 }
 
 pub fn too_long(source: &Placed<String>, too_long: TooLong) -> Diagnostic {
-    let TooLong { format, length, length_max } = too_long;
+    let TooLong { format, length, length_max, unit } = too_long;
     Diagnostic::new(
         source.span.clone(),
         format!("the message is too long for {format}"),
         format!("{length}, with its tip"),
     )
-    .expected(format!("at most {length_max} characters with sample facts, text and tip together"))
+    .expected(format!("at most {length_max} {unit} with sample facts, text and tip together"))
     .help("say it shorter: what is too long would be cut")
 }
 

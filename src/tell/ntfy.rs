@@ -13,21 +13,25 @@ pub const MESSAGE_BYTES_MAX: usize = 4096;
 /// A title is one line on a telephone.
 const TITLE_LENGTH_MAX: usize = 80;
 /// ntfy reads twice its limit as JSON; this leaves room for what stands around the message.
-const JSON_BYTES_MAX: usize = 2 * MESSAGE_BYTES_MAX - 1024;
+pub const JSON_BYTES_MAX: usize = 2 * MESSAGE_BYTES_MAX - 1024;
 
 /// The body for this message, still without its topic.
 pub fn payload(words: &Words, title: &str, severity: Severity) -> String {
-    let message = match &words.tip {
-        None => words.text.clone(),
-        Some(tip) => format!("{}\n\n{tip}", words.text),
-    };
     let (priority, tag) = match severity {
         Severity::Info => (2, "bulb"),
         Severity::Warning => (3, "warning"),
         Severity::Error => (4, "rotating_light"),
     };
     let title: String = title.chars().take(TITLE_LENGTH_MAX).collect();
-    json!({ "title": title, "message": cut(message), "priority": priority, "tags": [tag] }).to_string()
+    json!({ "title": title, "message": cut(message(words)), "priority": priority, "tags": [tag] }).to_string()
+}
+
+/// The text and the tip.
+pub fn message(words: &Words) -> String {
+    match &words.tip {
+        None => words.text.clone(),
+        Some(tip) => format!("{}\n\n{tip}", words.text),
+    }
 }
 
 /// The body with its topic, if there is one.
@@ -44,7 +48,7 @@ pub fn addressed(body: &str, topic: Option<&str>) -> String {
 }
 
 fn cut(message: String) -> String {
-    if fits(&message, message.len()) {
+    if message.len() <= MESSAGE_BYTES_MAX && json_bytes(&message) <= JSON_BYTES_MAX {
         return message;
     }
     let (mut bytes, mut in_json) = (0, 0);
@@ -58,11 +62,11 @@ fn cut(message: String) -> String {
     format!("{kept}…")
 }
 
-fn fits(message: &str, bytes: usize) -> bool {
-    bytes <= MESSAGE_BYTES_MAX && message.chars().map(json_length).sum::<usize>() <= JSON_BYTES_MAX
+/// How many bytes it takes within a JSON string.
+pub fn json_bytes(message: &str) -> usize {
+    message.chars().map(json_length).sum()
 }
 
-/// How many bytes it takes within a JSON string.
 fn json_length(c: char) -> usize {
     match c {
         '"' | '\\' | '\n' | '\r' | '\t' => 2,

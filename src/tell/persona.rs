@@ -213,8 +213,10 @@ impl Persona {
         let sources = event.in_mood.values().chain([&event.say]).flat_map(|list| &list.value);
         let judged = sources.filter_map(|source| {
             let id = variant_id(name, &source.value);
-            let mut said = samples(name).into_iter().map(|news| self.say_as(&id, &news, Dress::Discord));
-            let too_long = said.find_map(|words| limits::too_long(&words.text, words.tip.as_deref()))?;
+            let too_long = samples(name).into_iter().find_map(|news| {
+                let said = |dress| self.say_as(&id, &news, dress);
+                limits::too_long(&said(Dress::Discord), &said(Dress::Plain))
+            })?;
             Some(faults::too_long(source, too_long))
         });
         judged.collect()
@@ -424,6 +426,10 @@ mod tests {
         assert!(Persona::parse(&file("", &"x".repeat(1900)), "p.yaml").is_ok());
         let report = refused(&file("", &format!("fine, {}", "x".repeat(1990))));
         assert!(report.contains("too long for Discord") && report.contains("p.yaml:4:17"), "{report}");
+        let report = refused(&file("", &format!("'{}'", "<".repeat(999))));
+        assert!(report.contains("too long for Slack") && report.contains("at most 4000"), "{report}");
+        let report = refused(&file("", &"字".repeat(1400)));
+        assert!(report.contains("too long for ntfy") && report.contains("at most 4096 bytes"), "{report}");
     }
 
     #[test]

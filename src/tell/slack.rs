@@ -16,31 +16,47 @@ pub const PACE: Duration = Duration::from_secs(1);
 
 /// The body for this message.
 pub fn payload(words: &Words) -> String {
-    let text = match &words.tip {
+    json!({ "text": escaped(&text(words)), "mrkdwn": false, "unfurl_links": false, "unfurl_media": false }).to_string()
+}
+
+/// The text and the tip.
+pub fn text(words: &Words) -> String {
+    match &words.tip {
         None => words.text.clone(),
         Some(tip) => format!("{}\n{tip}", words.text),
-    };
-    json!({ "text": escaped(&text), "mrkdwn": false, "unfurl_links": false, "unfurl_media": false }).to_string()
+    }
+}
+
+/// How long it is as Slack counts, with what is escaped in it.
+pub fn units(text: &str) -> usize {
+    text.chars().map(|c| escape(c).map_or(c.len_utf16(), str::len)).sum()
+}
+
+fn escape(c: char) -> Option<&'static str> {
+    match c {
+        '&' => Some("&amp;"),
+        '<' => Some("&lt;"),
+        '>' => Some("&gt;"),
+        _ => None,
+    }
 }
 
 /// The text as Slack wants it, cut between two characters where it is too long.
 pub fn escaped(text: &str) -> String {
+    let is_long = units(text) > TEXT_UNITS_MAX;
     let mut written = String::with_capacity(text.len() + 8);
-    let mut units = 0;
+    let mut length = 0;
     for c in text.chars() {
-        let mut buffer = [0; 4];
-        let one = match c {
-            '&' => "&amp;",
-            '<' => "&lt;",
-            '>' => "&gt;",
-            _ => &*c.encode_utf8(&mut buffer),
-        };
-        units += one.encode_utf16().count();
-        if units >= TEXT_UNITS_MAX {
+        let escape = escape(c);
+        length += escape.map_or(c.len_utf16(), str::len);
+        if is_long && length >= TEXT_UNITS_MAX {
             written.push('…');
             break;
         }
-        written.push_str(one);
+        match escape {
+            Some(escape) => written.push_str(escape),
+            None => written.push(c),
+        }
     }
     written
 }

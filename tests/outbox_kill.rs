@@ -44,7 +44,8 @@ async fn send(path: &Path, url: String) {
     assert!(kit.lock.is_some(), "whoever is dead holds no lock");
     let hook = WebhookConfig { allow_private: true, ..WebhookConfig::to(url, WebhookFormat::Generic) };
     let config = TellConfig { webhooks: vec![hook], ..TellConfig::default() };
-    let voice = Voice { name: "x".to_owned(), language: "en".to_owned(), away: "x".to_owned() };
+    let [name, language, away, gone] = ["x", "en", "x", "x"].map(str::to_owned);
+    let voice = Voice { name, language, away, gone };
     let (tasks, silent) = (TaskTracker::new(), CancellationToken::new());
     let carriers = Carriers { tasks: &tasks, silent: &silent };
     let (office, _aborts) = Office::open(&config, &voice, kit.outbox, &kit.left, &carriers).unwrap();

@@ -13,6 +13,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::digest::{self, Voice, digest};
+use super::generic::Stamp;
+use super::gone;
 use super::outbox::{Change, Keeper, Kept};
 use super::post::{Answer, Post};
 use crate::config::webhooks::WebhookFormat;
@@ -181,14 +183,14 @@ impl Queue {
     }
 }
 
-/// Delivers until `closing`, and then what is left, once.
-pub async fn deliver(mailbox: Arc<Mailbox>, post: impl Post, closing: CancellationToken) {
+/// Delivers until `closing`, and then what is left, once. The others hear when it is gone for good.
+pub async fn deliver(mailbox: Arc<Mailbox>, others: Vec<Arc<Mailbox>>, post: impl Post, closing: CancellationToken) {
     loop {
         let at_end = if closing.is_cancelled() { AtEnd::LastTry } else { AtEnd::No };
         match mailbox.with(|queue| queue.next(Instant::now(), at_end)) {
             Next::Attempt(one) => {
                 let answer = post.post(&one.kept).await;
-                mailbox.settle(one, answer, at_end).await;
+                mailbox.settle(one, answer, at_end, &others).await;
             }
             Next::Gather(all) => mailbox.gather(all).await,
             Next::Closed => return,
@@ -222,7 +224,7 @@ impl Mailbox {
     }
 
     /// Draws the consequence of an attempt.
-    async fn settle(&self, one: Waiting, answer: Answer, at_end: AtEnd) {
+    async fn settle(&self, one: Waiting, answer: Answer, at_end: AtEnd, others: &[Arc<Mailbox>]) {
         let (Label { format, host, .. }, event) = (&self.label, one.kept.event.as_str());
         let format = format.name();
         let remove = vec![(one.kept.webhook.clone(), one.kept.id.clone())];
@@ -240,7 +242,7 @@ impl Mailbox {
                 tracing::warn!(message = "A message was rejected by its receiver.", format, host, event, status);
                 self.keeper.change(Change { remove, ..Change::default() }).await;
             }
-            Answer::Closed(status) => self.give_up(status).await,
+            Answer::Closed(status) => self.give_up(status, others).await,
             Answer::Throttled(wait) => {
                 let pause = wait.map(|wait| Instant::now() + wait);
                 self.with(|queue| queue.not_before = pause);
@@ -289,24 +291,28 @@ impl Mailbox {
         self.with(|queue| queue.put_back(one));
     }
 
-    /// The receiver is gone, or does not know us: that need not be asked a second time.
-    async fn give_up(&self, status: u16) {
+    /// The receiver is gone, or does not know us: that need not be asked a second time. The others hear of it in the same
+    /// step in which it is kept, so that people are told, and told once.
+    async fn give_up(&self, status: u16, others: &[Arc<Mailbox>]) {
         let (Label { format, host, name }, message) = (&self.label, "The webhook does not exist or does not know us.");
-        let gone = is_gone_for_good(*format, status);
-        let again = if gone { "never: write its new URL into the config" } else { "in the next run" };
+        let is_gone = is_gone_for_good(*format, status);
+        let again = if is_gone { "never: write its new URL into the config" } else { "in the next run" };
         tracing::error!(message, format = format.name(), host, status, tried_again = again);
         let waiting = self.with(|queue| {
             queue.closed = true;
             std::mem::take(&mut queue.waiting)
         });
-        if gone {
-            self.keeper.change(Change { gone: Some((name.clone(), status)), ..Change::default() }).await;
-        } else {
-            tracing::warn!(
-                message = "What waits for the webhook is kept for the next run.",
-                waiting = waiting.len() + 1
-            );
+        if !is_gone {
+            let message = "What waits for the webhook is kept for the next run.";
+            return tracing::warn!(message, waiting = waiting.len() + 1);
         }
+        let stamp = Stamp::now();
+        let told = others.iter().filter(|other| !other.is_closed());
+        let letters = told.map(|other| (other, gone::letter(&other.label, &other.voice, *format, &stamp)));
+        let letters: Vec<(&Arc<Mailbox>, Kept)> = letters.collect();
+        let put = letters.iter().map(|(_, letter)| letter.clone()).collect();
+        self.keeper.change(Change { gone: Some((name.clone(), status)), put, ..Change::default() }).await;
+        letters.into_iter().for_each(|(other, letter)| other.put(letter));
     }
 }
 
@@ -389,15 +395,25 @@ mod tests {
     }
 
     fn rig_of(format: WebhookFormat, shelf: Shelf, answers: impl IntoIterator<Item = Answer>) -> Rig {
+        rig_beside(Vec::new(), format, shelf, answers)
+    }
+
+    fn rig_beside(
+        others: Vec<Arc<Mailbox>>,
+        format: WebhookFormat,
+        shelf: Shelf,
+        answers: impl IntoIterator<Item = Answer>,
+    ) -> Rig {
         let (asking, asked) = unbounded_channel();
         let answers = Mutex::new(answers.into_iter().collect());
         let post = Scripted { answers, asked: asking, start: Instant::now() };
         let label = Label { format, host: "test".to_owned(), name: "w".to_owned() };
-        let voice = Voice { name: "Mai".to_owned(), language: "en".to_owned(), away: "Away:".to_owned() };
+        let [name, language, away, gone] = ["Mai", "en", "Away:", "{} is gone"].map(str::to_owned);
+        let voice = Voice { name, language, away, gone };
         let keeper = Keeper::new(Arc::new(shelf.clone()));
         let mailbox = Arc::new(Mailbox::new(label, voice, None, keeper));
         let closing = CancellationToken::new();
-        let task = tokio::spawn(deliver(Arc::clone(&mailbox), post, closing.clone()));
+        let task = tokio::spawn(deliver(Arc::clone(&mailbox), others, post, closing.clone()));
         Rig { mailbox, shelf, closing, asked, task }
     }
 
@@ -607,6 +623,31 @@ mod tests {
             assert!(rig.asked.try_recv().is_err());
             let gone = rig.shelf.1.lock().unwrap().clone();
             assert_eq!(gone, if for_good { vec!["w".to_owned()] } else { vec![] }, "{format:?} {status}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn when_a_receiver_is_gone_for_good_the_others_are_told_once() {
+        for (status, told) in [(404, 1), (401, 0)] {
+            let shelf = Shelf::default();
+            let mut here = rig_of(WebhookFormat::Generic, shelf.clone(), []);
+            let closed = rig_of(WebhookFormat::Generic, shelf.clone(), [Answer::Closed(401)]);
+            closed.mailbox.close();
+            let others = vec![Arc::clone(&here.mailbox), Arc::clone(&closed.mailbox)];
+            let answers = [Answer::Closed(status)];
+            let gone = rig_beside(others, WebhookFormat::Discord, shelf.clone(), answers);
+            gone.put("a");
+            gone.put("b");
+            gone.task.await.unwrap();
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            let heard: Vec<Kept> = std::iter::from_fn(|| here.asked.try_recv().ok()).map(|(_, kept)| kept).collect();
+            assert_eq!(heard.len(), told, "{status}: {heard:?}");
+            for kept in heard {
+                assert_eq!((kept.event.as_str(), parts(&kept)), (gone::EVENT, vec!["Discord is gone"]));
+                let body: serde_json::Value = serde_json::from_str(&kept.body).unwrap();
+                assert_eq!((&body["text"], &body["facts"]["webhook"]), (&"Discord is gone".into(), &"discord".into()));
+            }
+            assert_eq!(closed.mailbox.waiting(), 0);
         }
     }
 

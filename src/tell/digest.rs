@@ -23,12 +23,22 @@ const LINES_BYTES_MAX: usize = 1800;
 /// The longest text of one message in it, in characters.
 const PART_LENGTH_MAX: usize = 200;
 
-/// Who speaks, and how a digest begins.
+/// Who speaks, and how what is not about a notice is said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Voice {
     pub name: String,
     pub language: String,
+    /// How a digest begins.
     pub away: String,
+    /// That a webhook is gone, with `{}` for the service.
+    pub gone: String,
+}
+
+impl Voice {
+    /// That this service takes no messages any more.
+    pub fn gone(&self, service: &str) -> String {
+        self.gone.replacen("{}", service, 1)
+    }
 }
 
 /// One message in place of all these, the oldest first.
@@ -125,7 +135,8 @@ mod tests {
     use super::*;
 
     fn voice() -> Voice {
-        Voice { name: "Mai".to_owned(), language: "en".to_owned(), away: "While you were away:".to_owned() }
+        let [name, language, away, gone] = ["Mai", "en", "While you were away:", "{} is gone"].map(str::to_owned);
+        Voice { name, language, away, gone }
     }
 
     fn kept(number: u64, text: &str) -> Kept {

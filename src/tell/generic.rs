@@ -42,14 +42,16 @@ struct Payload<'a> {
     id: &'a str,
     /// When it was told, in milliseconds since 1970.
     at_unix_ms: u64,
-    /// What has happened, such as `downgraded`.
+    /// What has happened, such as `downgraded`; `digest` for what came too late to be news, and `webhook_gone` when another
+    /// webhook will never work again.
     event: &'a str,
     severity: Severity,
     /// The message, in the persona's words.
     text: &'a str,
     /// The technical part, in a line of its own; `null` when there is none.
     tip: Option<&'a str>,
-    /// Which of the persona's ways to say it this is, for whoever measures what they are worth; empty in a `digest`.
+    /// Which of the persona's ways to say it this is, for whoever measures what they are worth; empty in a `digest` and in
+    /// `webhook_gone`.
     variant: &'a str,
     /// The name of who speaks.
     persona: &'a str,
@@ -113,6 +115,9 @@ struct Facts<'a> {
     /// In a `digest`: how many older ones there were.
     #[serde(skip_serializing_if = "Option::is_none")]
     left_out: Option<u64>,
+    /// In `webhook_gone`: the format of the one that is gone, such as `discord`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    webhook: Option<&'a str>,
 }
 
 /// A program as people know it, and what closing it frees of what is short.
@@ -144,18 +149,38 @@ impl Stamp {
 /// The body of what came too late to be news.
 pub fn digest(stamp: &Stamp, text: &str, voice: &Voice, contents: &Contents) -> String {
     let (messages, left_out) = (Some(contents.parts.as_slice()), Some(contents.left_out));
+    let facts = Facts { messages, left_out, ..Facts::default() };
+    let reason = "these did not arrive while they were news";
+    apart(stamp, (super::digest::EVENT, Severity::Info), text, voice, (facts, reason))
+}
+
+/// The body of the message that another webhook is gone.
+pub fn gone(stamp: &Stamp, text: &str, voice: &Voice, webhook: &str) -> String {
+    let facts = Facts { webhook: Some(webhook), ..Facts::default() };
+    let reason = "it said that it does not exist any more";
+    apart(stamp, (super::gone::EVENT, Severity::Warning), text, voice, (facts, reason))
+}
+
+/// The body of a message that is about no notice.
+fn apart(
+    stamp: &Stamp,
+    (event, severity): (&str, Severity),
+    text: &str,
+    voice: &Voice,
+    (facts, reason): (Facts<'_>, &str),
+) -> String {
     let payload = Payload {
         id: &stamp.id,
         at_unix_ms: stamp.at_unix_ms,
-        event: super::digest::EVENT,
-        severity: Severity::Info,
+        event,
+        severity,
         text,
         tip: None,
         variant: "",
         persona: &voice.name,
         language: &voice.language,
-        facts: Facts { messages, left_out, ..Facts::default() },
-        reason: "these did not arrive while they were news".to_owned(),
+        facts,
+        reason: reason.to_owned(),
     };
     serde_json::to_string(&payload).expect("strings and numbers always become JSON")
 }

@@ -12,6 +12,7 @@ pub mod dress;
 pub mod experiment;
 mod faults;
 pub mod generic;
+pub mod gone;
 pub mod in_band;
 mod limits;
 pub mod news;
@@ -155,7 +156,7 @@ impl Teller {
 
 fn voice(persona: &Persona) -> Voice {
     let (name, language) = (persona.name.clone(), persona.language.clone());
-    Voice { name, language, away: persona.while_away().to_owned() }
+    Voice { name, language, away: persona.while_away().to_owned(), gone: persona.webhook_gone().to_owned() }
 }
 
 /// What is known of earlier runs, and what is for later ones.

@@ -54,18 +54,21 @@ impl Office {
         let posts = posts.collect::<Result<Vec<_>, TellError>>()?;
 
         let keeper = Keeper::new(outbox);
-        let (mut outlets, mut aborts) = (Vec::new(), Vec::new());
-        for (webhook, post) in posts {
+        let mailboxes = posts.iter().map(|(webhook, post)| {
             let label = Label { format: webhook.format, host: post.host(), name: post.name() };
-            let mailbox = Mailbox::new(label, voice.clone(), pace(webhook.format), keeper.clone());
-            let mailbox = Arc::new(mailbox);
+            Arc::new(Mailbox::new(label, voice.clone(), pace(webhook.format), keeper.clone()))
+        });
+        let mailboxes: Vec<Arc<Mailbox>> = mailboxes.collect();
+        let (mut outlets, mut aborts) = (Vec::new(), Vec::new());
+        for (at, (webhook, post)) in posts.into_iter().enumerate() {
+            let mailbox = Arc::clone(&mailboxes[at]);
             take_up(&mailbox, left);
-            outlets.push(Outlet {
-                format: webhook.format,
-                events: webhook.events.clone(),
-                mailbox: Arc::clone(&mailbox),
-            });
-            aborts.push(carriers.tasks.spawn(deliver(mailbox, post, carriers.silent.clone())).abort_handle());
+            let mut others = mailboxes.clone();
+            others.remove(at);
+            let (format, events) = (webhook.format, webhook.events.clone());
+            outlets.push(Outlet { format, events, mailbox: Arc::clone(&mailbox) });
+            let delivering = deliver(mailbox, others, post, carriers.silent.clone());
+            aborts.push(carriers.tasks.spawn(delivering).abort_handle());
         }
         Ok((Office { outlets, keeper }, aborts))
     }

@@ -146,6 +146,11 @@ impl Persona {
         self.vocabulary.while_away()
     }
 
+    /// How this persona says that a webhook is gone.
+    pub fn webhook_gone(&self) -> &str {
+        self.vocabulary.webhook_gone()
+    }
+
     /// Puts a notice into words; `turn` counts the messages of this kind.
     pub fn say(&self, news: &News, turn: usize, dress: Dress) -> Words {
         let variants = self.variants(news.notice.event());

@@ -6,9 +6,12 @@
 use std::fmt::Write;
 
 use super::dress::Dress;
+use super::gone::called;
 use super::news::News;
 use super::persona::{Persona, SAY};
 use super::samples::{events, samples};
+use super::{digest, gone};
+use crate::config::webhooks::WebhookFormat;
 
 /// All events, moods and variants, each variant under its id.
 pub fn preview(persona: &Persona) -> String {
@@ -17,6 +20,9 @@ pub fn preview(persona: &Persona) -> String {
         shown += &format!("\n{event}\n");
         shown += &of_event(persona, event, &samples(event));
     }
+    shown += &format!("\n{}\n    {}\n", digest::EVENT, persona.while_away());
+    let gone = persona.webhook_gone().replacen("{}", called(WebhookFormat::Discord), 1);
+    shown += &format!("\n{}\n    {gone}\n", gone::EVENT);
     shown
 }
 

@@ -88,6 +88,8 @@ fn everything_said() -> Vec<(Persona, Vec<String>)> {
                 texts.extend(sayings.lists.values().flatten().map(said));
             }
         }
+        texts.insert(persona.while_away().to_owned());
+        texts.insert(persona.webhook_gone().replacen("{}", "Discord", 1));
         (persona, texts.into_iter().collect())
     });
     said.collect()

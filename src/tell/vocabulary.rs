@@ -30,6 +30,7 @@ pub struct Vocabulary {
     decimal_point: String,
     and: String,
     while_away: String,
+    webhook_gone: String,
 }
 
 impl Default for Vocabulary {
@@ -51,6 +52,9 @@ impl Default for Vocabulary {
             decimal_point: word("."),
             and: word("and"),
             while_away: word("While you were away:"),
+            webhook_gone: word(
+                "I can no longer reach you in one place ({}), for its address is gone. Please give me a new one.",
+            ),
         }
     }
 }
@@ -82,7 +86,7 @@ impl Vocabulary {
     }
 
     /// Every word, by the name that persona files give it.
-    fn words(&mut self) -> [(&'static str, &mut String); 15] {
+    fn words(&mut self) -> [(&'static str, &mut String); 16] {
         [
             ("memory", &mut self.memory),
             ("gpu_memory", &mut self.gpu_memory),
@@ -99,12 +103,18 @@ impl Vocabulary {
             ("decimal_point", &mut self.decimal_point),
             ("and", &mut self.and),
             ("while_away", &mut self.while_away),
+            ("webhook_gone", &mut self.webhook_gone),
         ]
     }
 
     /// How a digest of what came too late begins.
     pub fn while_away(&self) -> &str {
         &self.while_away
+    }
+
+    /// That a webhook is gone, with `{}` for the service.
+    pub fn webhook_gone(&self) -> &str {
+        &self.webhook_gone
     }
 
     pub fn pool(&self, pool: Pool) -> &str {

@@ -5,6 +5,7 @@
 mod answer;
 mod body;
 mod errors;
+mod forms;
 mod gate;
 mod guard;
 mod hold;

@@ -19,16 +19,20 @@ fn asleep() -> Spoken {
     Spoken { header: None, asleep: Some(WORDS.into()) }
 }
 
-const CHAT: &str = r#"{"model":"mai","messages":[{"role":"user","content":"hi"}],"stream":false}"#;
+/// A body with all that any of the routes asks for.
+const CHAT: &str = r#"{"model":"mai","messages":[{"role":"user","content":"hi"}],"prompt":"hi","input":"hi","context":[7],"stream":false}"#;
 
 #[tokio::test]
-async fn while_it_sleeps_a_chat_is_answered_in_words_in_the_form_of_its_api() {
+async fn while_it_sleeps_whoever_reads_is_answered_in_words_in_the_form_of_the_route() {
     let rig = Rig::with(ServerKind::Ollama, wanted()).await;
     rig.gateway.say(asleep());
     for (path, place) in [
         ("/v1/chat/completions", "/choices/0/message/content"),
         ("/v1/messages", "/content/0/text"),
         ("/api/chat", "/message/content"),
+        ("/api/generate", "/response"),
+        ("/v1/completions", "/choices/0/text"),
+        ("/v1/responses", "/output/0/content/0/text"),
     ] {
         let response = rig.post(path, CHAT).await;
         assert_eq!(
@@ -41,6 +45,7 @@ async fn while_it_sleeps_a_chat_is_answered_in_words_in_the_form_of_its_api() {
     let streamed = CHAT.replace("false", "true");
     for (path, kind, end) in [
         ("/v1/chat/completions", "text/event-stream", "data: [DONE]\n\n"),
+        ("/v1/completions", "text/event-stream", "data: [DONE]\n\n"),
         ("/v1/messages", "text/event-stream", "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n"),
     ] {
         let response = rig.post(path, &streamed).await;
@@ -48,10 +53,15 @@ async fn while_it_sleeps_a_chat_is_answered_in_words_in_the_form_of_its_api() {
         let said = text(response).await;
         assert!(said.contains(WORDS) && said.ends_with(end), "{path}: {said}");
     }
+    let said = text(rig.post("/v1/responses", &streamed).await).await;
+    assert!(said.contains(WORDS) && said.contains("event: response.completed\n"), "{said}");
     // Ollama streams unless it is told not to.
-    let response = rig.post("/api/chat", &CHAT.replace(r#","stream":false"#, "")).await;
-    assert_eq!(response.headers()["content-type"], "application/x-ndjson");
-    assert_eq!(text(response).await.lines().count(), 2);
+    for path in ["/api/chat", "/api/generate"] {
+        let response = rig.post(path, &CHAT.replace(r#","stream":false"#, "")).await;
+        assert_eq!(response.headers()["content-type"], "application/x-ndjson");
+        let said = text(response).await;
+        assert_eq!((said.lines().count(), said.contains(r#""context":[7]"#)), (2, path == "/api/generate"), "{said}");
+    }
     assert!(rig.seen().is_empty(), "the server was not asked");
 }
 
@@ -67,6 +77,8 @@ async fn a_program_gets_no_sentence_for_json_and_waits_for_room_as_before() {
         let response = rig.post("/api/chat", &CHAT.replace(r#","stream""#, &format!("{key},\"stream\""))).await;
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE, "{key}");
     }
+    let loading = rig.post("/api/generate", r#"{"model":"mai"}"#).await;
+    assert_eq!(loading.status(), StatusCode::SERVICE_UNAVAILABLE);
     let embedding = rig.post("/v1/embeddings", r#"{"model":"mai","input":"x"}"#).await;
     assert_eq!(embedding.status(), StatusCode::SERVICE_UNAVAILABLE);
 }

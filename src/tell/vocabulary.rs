@@ -86,7 +86,7 @@ impl Vocabulary {
     }
 
     /// Every word, by the name that persona files give it.
-    fn words(&mut self) -> [(&'static str, &mut String); 16] {
+    pub(super) fn words(&mut self) -> [(&'static str, &mut String); 16] {
         [
             ("memory", &mut self.memory),
             ("gpu_memory", &mut self.gpu_memory),

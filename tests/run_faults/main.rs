@@ -25,6 +25,7 @@ mod explain;
 mod graphics;
 mod leaks;
 mod loads;
+mod messages;
 mod operator;
 mod pressure;
 mod recording;

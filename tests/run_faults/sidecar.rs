@@ -26,6 +26,8 @@ pub(crate) struct Plan {
     pub(crate) policy: Option<String>,
     pub(crate) pretend_mib: Option<u64>,
     pub(crate) webhook: Option<String>,
+    /// What stands under `tell:`, instead of that webhook.
+    pub(crate) tell: Option<String>,
     pub(crate) stop_grace: Option<&'static str>,
     /// NVIDIA's library.
     pub(crate) nvml: Option<PathBuf>,
@@ -85,6 +87,9 @@ impl Sidecar {
         if let Some(url) = &plan.webhook {
             writeln!(config, "tell: {{ webhooks: [ {{ url: \"{url}\", format: generic, allow_private: true }} ] }}")
                 .unwrap();
+        }
+        if let Some(tell) = &plan.tell {
+            write!(config, "tell:\n{tell}").unwrap();
         }
         let mut command = tierkeeper(folder.path());
         command.arg("run").arg("--config").arg(written(folder.path(), "config.yaml", &config));

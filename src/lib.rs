@@ -16,6 +16,8 @@ pub mod simulate;
 #[cfg(feature = "shell")]
 pub mod config;
 #[cfg(feature = "shell")]
+pub mod letter;
+#[cfg(feature = "shell")]
 pub mod act;
 #[cfg(feature = "shell")]
 pub mod gateway;

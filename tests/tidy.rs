@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
 /// A room, and the rooms that it may name beside itself.
-const ROOMS: [(&str, &[&str]); 15] = [
+const ROOMS: [(&str, &[&str]); 16] = [
     ("units", &[]),
     ("policy", &["units"]),
     ("footprint", &["units"]),
@@ -19,10 +19,11 @@ const ROOMS: [(&str, &[&str]); 15] = [
     ("decide", &["units", "policy", "footprint", "sample", "classify"]),
     ("simulate", &["units", "policy", "footprint", "sample", "classify", "decide"]),
     ("config", &["units", "policy"]),
+    ("letter", &[]),
     ("act", &["units", "policy", "footprint", "decide", "config"]),
     ("gateway", &["units", "policy", "decide", "config"]),
-    ("tell", &["units", "policy", "classify", "decide", "config"]),
-    ("store", &["units", "footprint", "config"]),
+    ("tell", &["units", "policy", "classify", "decide", "config", "letter"]),
+    ("store", &["units", "footprint", "config", "letter"]),
     ("admin", &["units", "policy", "decide", "config"]),
     (
         "run",
@@ -35,6 +36,7 @@ const ROOMS: [(&str, &[&str]); 15] = [
             "decide",
             "simulate",
             "config",
+            "letter",
             "act",
             "gateway",
             "tell",
@@ -53,6 +55,7 @@ const ROOMS: [(&str, &[&str]); 15] = [
             "decide",
             "simulate",
             "config",
+            "letter",
             "act",
             "gateway",
             "tell",

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tierkeeper::config::webhooks::{WebhookConfig, WebhookFormat};
-use tierkeeper::tell::outbox::{Contents, Kept};
+use tierkeeper::letter::{Contents, Letter};
 use tierkeeper::tell::post::{HttpPost, Post};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -25,7 +25,7 @@ async fn send(url: String) {
     let (webhook_name, id, event) = ("w".to_owned(), "a".to_owned(), "downgraded".to_owned());
     let (contents, body) = (Contents::default(), "{\"a\":1}".to_owned());
     let kept =
-        Kept { webhook: webhook_name, id, event, told_unix_ms: 0, attempts: 0, due_unix_ms: None, contents, body };
+        Letter { webhook: webhook_name, id, event, told_unix_ms: 0, attempts: 0, due_unix_ms: None, contents, body };
     println!("\nanswer {:?}", HttpPost::new(&webhook, 1).unwrap().post(&kept).await);
 }
 

@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
-use crate::store::{Messages, outbox as rows};
-use crate::tell::outbox::{Change, Contents, Kept, Left, Nowhere, Outbox};
+use crate::letter::{Change, Left};
+use crate::store::Messages;
+use crate::tell::outbox::{Nowhere, Outbox};
 
 /// Where messages are kept, and those that have not arrived yet.
 pub struct Kit {
@@ -27,9 +28,9 @@ impl Kit {
     }
 
     /// `path` is the store's file.
-    pub fn new(messages: Messages, left: rows::Left, path: &Path) -> Self {
+    pub fn new(messages: Messages, left: Left, path: &Path) -> Self {
         let lock = locked(path);
-        let left = if lock.is_some() { taken_up(left) } else { Left { gone: left.gone, ..Left::default() } };
+        let left = if lock.is_some() { left } else { Left { gone: left.gone, ..Left::default() } };
         Kit { outbox: Arc::new(InStore(messages)), left, lock }
     }
 }
@@ -47,39 +48,7 @@ struct InStore(Messages);
 
 impl Outbox for InStore {
     fn change(&self, change: Change) -> BoxFuture<'static, bool> {
-        let put = change.put.into_iter().map(row).collect();
-        let done = self.0.change(rows::Change { remove: change.remove, put, gone: change.gone });
+        let done = self.0.change(change);
         Box::pin(async move { done.await.unwrap_or(false) })
     }
-}
-
-fn row(kept: Kept) -> rows::Row {
-    rows::Row {
-        webhook: kept.webhook,
-        id: kept.id,
-        event: kept.event,
-        told_unix_ms: kept.told_unix_ms,
-        attempts: kept.attempts,
-        due_unix_ms: kept.due_unix_ms,
-        parts: serde_json::to_string(&kept.contents).unwrap_or_default(),
-        body: kept.body,
-    }
-}
-
-fn taken_up(left: rows::Left) -> Left {
-    let kept = |row: rows::Row| {
-        // One that another version wrote still goes out; only a digest could not say what was in it.
-        let contents = serde_json::from_str::<Contents>(&row.parts).unwrap_or_default();
-        Kept {
-            webhook: row.webhook,
-            id: row.id,
-            event: row.event,
-            told_unix_ms: row.told_unix_ms,
-            attempts: row.attempts,
-            due_unix_ms: row.due_unix_ms,
-            contents,
-            body: row.body,
-        }
-    };
-    Left { waiting: left.rows.into_iter().map(kept).collect(), gone: left.gone }
 }

@@ -16,6 +16,7 @@ use super::{outbox, suggestions};
 use crate::footprint::Footprint;
 use crate::footprint::key::FootprintKey;
 use crate::footprint::sightings::{Learned, SIGHTINGS_MAX, Sightings};
+use crate::letter::{Change, Left};
 use crate::units::Bytes;
 
 /// "tier", as SQLite keeps it.
@@ -89,11 +90,11 @@ impl File {
     }
 
     /// The messages that have not arrived.
-    pub(super) fn messages(&self) -> Result<outbox::Left, StoreError> {
+    pub(super) fn messages(&self) -> Result<Left, StoreError> {
         outbox::read(&self.database).map_err(|error| StoreError::Broken { path: self.path(), why: error.to_string() })
     }
 
-    pub(super) fn write_messages(&mut self, change: &outbox::Change) -> rusqlite::Result<()> {
+    pub(super) fn write_messages(&mut self, change: &Change) -> rusqlite::Result<()> {
         outbox::write(&mut self.database, change)
     }
 

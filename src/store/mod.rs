@@ -10,12 +10,12 @@
 pub mod decision;
 pub mod error;
 pub mod leases;
-pub mod outbox;
 pub mod speed;
 pub mod suggestions;
 pub mod tried;
 
 mod file;
+mod outbox;
 mod queue;
 
 use std::path::Path;
@@ -32,6 +32,7 @@ use self::queue::Queue;
 use self::speed::Measured;
 use self::tried::Tried;
 use crate::footprint::sightings::Learned;
+use crate::letter::{Change, Left};
 use tokio::sync::oneshot;
 
 /// How many values may wait to be written.
@@ -53,7 +54,7 @@ enum Value {
     /// That somebody has seen what was asked, and whom to tell which it was.
     Ack(Option<String>, oneshot::Sender<Option<String>>),
     /// And whom to tell whether it was written.
-    Messages(outbox::Change, oneshot::Sender<bool>),
+    Messages(Change, oneshot::Sender<bool>),
     Decided(Kept),
 }
 
@@ -74,7 +75,7 @@ pub struct Opened {
     pub tried: Vec<Tried>,
     /// Also such as are over by now.
     pub leases: Vec<LeaseRow>,
-    pub outbox: outbox::Left,
+    pub outbox: Left,
     /// What came of each variant of what was asked of people.
     pub suggestions: Vec<suggestions::Tally>,
     /// The last decisions, oldest first.
@@ -158,7 +159,7 @@ pub struct Messages {
 
 impl Messages {
     /// Makes a change as one. It never waits; whether it was written is told later, and never when it is not taken.
-    pub fn change(&self, change: outbox::Change) -> oneshot::Receiver<bool> {
+    pub fn change(&self, change: Change) -> oneshot::Receiver<bool> {
         let (done, told) = oneshot::channel();
         // What is not taken is let go, and with it the one that would have told.
         drop(self.queue.put_safe(Value::Messages(change, done)));

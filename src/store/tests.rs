@@ -11,6 +11,7 @@ use crate::footprint::Footprint;
 use crate::footprint::key::FootprintKey;
 use crate::footprint::load::Held;
 use crate::footprint::sightings::Sightings;
+use crate::letter::{Contents, Letter, Part};
 use crate::units::{Bytes, Span};
 
 fn folder() -> (TempDir, PathBuf) {
@@ -197,15 +198,16 @@ fn models_that_were_seen_longest_ago_are_forgotten_beyond_a_number() {
     assert_eq!(count(&path, "SELECT min(seen_unix_seconds) FROM models"), 101);
 }
 
-fn message(webhook: &str, id: &str) -> outbox::Row {
+fn message(webhook: &str, id: &str) -> Letter {
     let (webhook, id, event) = (webhook.to_owned(), id.to_owned(), "downgraded".to_owned());
     let told_unix_ms = 4_000_000_000_000;
-    let (parts, body) = ("{\"parts\":[]}".to_owned(), "{}".to_owned());
-    outbox::Row { webhook, id, event, told_unix_ms, attempts: 0, due_unix_ms: Some(told_unix_ms), parts, body }
+    let part = Part { id: id.clone(), at_unix_ms: 5, event: event.clone(), text: "Tch.".to_owned() };
+    let (contents, body) = (Contents { parts: vec![part], left_out: 2 }, "{}".to_owned());
+    Letter { webhook, id, event, told_unix_ms, attempts: 0, due_unix_ms: Some(told_unix_ms), contents, body }
 }
 
-fn put(rows: &[outbox::Row]) -> outbox::Change {
-    outbox::Change { put: rows.to_vec(), ..outbox::Change::default() }
+fn put(letters: &[Letter]) -> Change {
+    Change { put: letters.to_vec(), ..Change::default() }
 }
 
 #[test]
@@ -213,11 +215,11 @@ fn messages_that_have_not_arrived_are_there_in_the_next_run_and_who_is_gone_too(
     let (_folder, path) = folder();
     let store = opened(&path).store;
     let messages = store.messages();
-    let again = outbox::Row { attempts: 3, due_unix_ms: None, ..message("w", "b") };
+    let again = Letter { attempts: 3, due_unix_ms: None, ..message("w", "b") };
     let changes = [
         put(&[message("w", "a"), message("w", "b"), message("v", "a"), message("x", "a")]),
-        outbox::Change { remove: vec![("w".to_owned(), "a".to_owned())], put: vec![again.clone()], gone: None },
-        outbox::Change { gone: Some(("x".to_owned(), 404)), ..outbox::Change::default() },
+        Change { remove: vec![("w".to_owned(), "a".to_owned())], put: vec![again.clone()], gone: None },
+        Change { gone: Some(("x".to_owned(), 404)), ..Change::default() },
     ];
     for change in changes {
         assert_eq!(messages.change(change).blocking_recv(), Ok(true));
@@ -225,10 +227,10 @@ fn messages_that_have_not_arrived_are_there_in_the_next_run_and_who_is_gone_too(
     drop(store);
     assert!(messages.change(put(&[message("w", "late")])).blocking_recv().is_err(), "nothing is written any more");
     let left = opened(&path).outbox;
-    assert_eq!(left, outbox::Left { rows: vec![message("v", "a"), again], gone: vec!["x".to_owned()] });
+    assert_eq!(left, Left { waiting: vec![message("v", "a"), again], gone: vec!["x".to_owned()] });
     assert_eq!(count(&path, "SELECT count(*) FROM waiting WHERE next_utc IS NULL"), 1);
     Connection::open(&path).unwrap().execute_batch("UPDATE outbox SET told_unix_ms = 1 WHERE webhook = 'v'").unwrap();
-    assert_eq!(opened(&path).outbox.rows.len(), 1, "nobody has asked for it in a month");
+    assert_eq!(opened(&path).outbox.waiting.len(), 1, "nobody has asked for it in a month");
 }
 
 #[test]
@@ -245,7 +247,7 @@ fn a_message_is_safe_while_others_hold_the_file_and_what_was_learned_makes_room(
     other.execute_batch("COMMIT").unwrap();
     assert_eq!(told.blocking_recv(), Ok(true));
     drop(store);
-    assert_eq!(opened(&path).outbox.rows, [message("w", "a")]);
+    assert_eq!(opened(&path).outbox.waiting, [message("w", "a")]);
 }
 
 #[test]
@@ -255,14 +257,14 @@ fn on_a_full_disk_whoever_asks_hears_of_it_and_when_there_is_room_it_goes_on() {
     let mut file = File::open(&path).unwrap();
     let pages = count(&path, "PRAGMA page_count");
     file.limit_pages(pages + 8);
-    let change = |number: u32| put(&[outbox::Row { body: "x".repeat(4096), ..message("w", &number.to_string()) }]);
+    let change = |number: u32| put(&[Letter { body: "x".repeat(4096), ..message("w", &number.to_string()) }]);
     let written = (0..20).take_while(|number| file.write_messages(&change(*number)).is_ok()).count();
     assert!((1..20).contains(&written), "{written}");
     let remove = (0..20).map(|number: u32| ("w".to_owned(), number.to_string())).collect();
-    file.write_messages(&outbox::Change { remove, ..outbox::Change::default() }).unwrap();
+    file.write_messages(&Change { remove, ..Change::default() }).unwrap();
     file.write_messages(&change(30)).unwrap();
     drop(file);
-    let left = opened(&path).outbox.rows;
+    let left = opened(&path).outbox.waiting;
     assert_eq!(left.iter().map(|row| row.id.as_str()).collect::<Vec<_>>(), ["30"]);
 }
 

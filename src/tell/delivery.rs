@@ -15,9 +15,10 @@ use tokio_util::sync::CancellationToken;
 use super::digest::{self, Voice, digest};
 use super::generic::Stamp;
 use super::gone;
-use super::outbox::{Change, Keeper, Kept};
+use super::outbox::Keeper;
 use super::post::{Answer, Post};
 use crate::config::webhooks::WebhookFormat;
+use crate::letter::{Change, Letter};
 
 /// How many messages wait for one webhook one by one; of more the older half goes into the digest.
 pub const WAITING_MAX: usize = 64;
@@ -71,7 +72,7 @@ struct Queue {
 
 #[derive(Clone, Debug)]
 struct Waiting {
-    kept: Kept,
+    kept: Letter,
     number: u64,
     /// When it came in here, and how old it was then.
     since: Instant,
@@ -108,13 +109,13 @@ impl Mailbox {
     }
 
     /// Takes a message in that is kept already; never waits.
-    pub fn put(&self, kept: Kept) {
+    pub fn put(&self, kept: Letter) {
         self.with(|queue| queue.add(kept, Some(Instant::now())));
         self.changed.notify_one();
     }
 
     /// Takes in what an earlier run has left.
-    pub fn put_left(&self, kept: Kept) {
+    pub fn put_left(&self, kept: Letter) {
         let now_unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let wait = |due: u64| Duration::from_millis(due.saturating_sub(u64::try_from(now_unix_ms).unwrap_or(u64::MAX)));
         // A clock that was put back must not make it wait for ever.
@@ -142,7 +143,7 @@ impl Mailbox {
 }
 
 impl Queue {
-    fn add(&mut self, kept: Kept, due: Option<Instant>) {
+    fn add(&mut self, kept: Letter, due: Option<Instant>) {
         if !self.closed {
             self.told += 1;
             self.waiting.push_back(Waiting { kept, number: self.told, since: Instant::now(), due });
@@ -211,7 +212,7 @@ pub async fn deliver(mailbox: Arc<Mailbox>, others: Vec<Arc<Mailbox>>, post: imp
 impl Mailbox {
     /// Puts one digest in the place of these messages.
     async fn gather(&self, all: Vec<Waiting>) {
-        let kept: Vec<Kept> = all.iter().map(|one| one.kept.clone()).collect();
+        let kept: Vec<Letter> = all.iter().map(|one| one.kept.clone()).collect();
         let mut digest = digest(&self.label.name, self.label.format, &self.voice, &kept);
         // The first that would have gone out decides when, and takes the others along.
         let due = all.iter().filter_map(|one| one.due).min();
@@ -309,7 +310,7 @@ impl Mailbox {
         let stamp = Stamp::now();
         let told = others.iter().filter(|other| !other.is_closed());
         let letters = told.map(|other| (other, gone::letter(&other.label, &other.voice, *format, &stamp)));
-        let letters: Vec<(&Arc<Mailbox>, Kept)> = letters.collect();
+        let letters: Vec<(&Arc<Mailbox>, Letter)> = letters.collect();
         let put = letters.iter().map(|(_, letter)| letter.clone()).collect();
         self.keeper.change(Change { gone: Some((name.clone(), status)), put, ..Change::default() }).await;
         letters.into_iter().for_each(|(other, letter)| other.put(letter));
@@ -346,17 +347,18 @@ mod tests {
     use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
     use super::*;
-    use crate::tell::outbox::{Contents, Outbox, Part};
+    use crate::letter::{Contents, Part};
+    use crate::tell::outbox::Outbox;
 
     /// A receiver that answers by a script (and takes everything when that is over), and tells when it was asked.
     struct Scripted {
         answers: Mutex<VecDeque<Answer>>,
-        asked: UnboundedSender<(u64, Kept)>,
+        asked: UnboundedSender<(u64, Letter)>,
         start: Instant,
     }
 
     impl Post for Scripted {
-        async fn post(&self, kept: &Kept) -> Answer {
+        async fn post(&self, kept: &Letter) -> Answer {
             self.asked.send((self.start.elapsed().as_secs(), kept.clone())).unwrap();
             self.answers.lock().unwrap().pop_front().unwrap_or(Answer::Delivered(None))
         }
@@ -364,7 +366,7 @@ mod tests {
 
     /// What is kept, by its id.
     #[derive(Clone, Default)]
-    struct Shelf(Arc<Mutex<std::collections::BTreeMap<String, Kept>>>, Arc<Mutex<Vec<String>>>);
+    struct Shelf(Arc<Mutex<std::collections::BTreeMap<String, Letter>>>, Arc<Mutex<Vec<String>>>);
 
     impl Outbox for Shelf {
         fn change(&self, change: Change) -> BoxFuture<'static, bool> {
@@ -386,7 +388,7 @@ mod tests {
         mailbox: Arc<Mailbox>,
         shelf: Shelf,
         closing: CancellationToken,
-        asked: UnboundedReceiver<(u64, Kept)>,
+        asked: UnboundedReceiver<(u64, Letter)>,
         task: tokio::task::JoinHandle<()>,
     }
 
@@ -417,13 +419,13 @@ mod tests {
         Rig { mailbox, shelf, closing, asked, task }
     }
 
-    fn letter(id: &str) -> Kept {
+    fn letter(id: &str) -> Letter {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         let told_unix_ms = u64::try_from(now.as_millis()).unwrap();
         let (webhook, id, event) = ("w".to_owned(), id.to_owned(), "downgraded".to_owned());
         let part = Part { id: id.clone(), at_unix_ms: told_unix_ms, event: event.clone(), text: id.clone() };
         let contents = Contents { parts: vec![part], left_out: 0 };
-        Kept {
+        Letter {
             webhook,
             body: id.clone(),
             id,
@@ -435,7 +437,7 @@ mod tests {
         }
     }
 
-    fn parts(kept: &Kept) -> Vec<&str> {
+    fn parts(kept: &Letter) -> Vec<&str> {
         kept.contents.parts.iter().map(|part| part.text.as_str()).collect()
     }
 
@@ -446,7 +448,7 @@ mod tests {
             self.mailbox.put(letter(id));
         }
 
-        async fn next(&mut self) -> (u64, Kept) {
+        async fn next(&mut self) -> (u64, Letter) {
             self.asked.recv().await.unwrap()
         }
 
@@ -555,7 +557,7 @@ mod tests {
     async fn what_was_left_by_an_earlier_run_goes_out_when_it_is_due_and_old_news_as_a_digest() {
         let mut rig = rig([]);
         let now = letter("x").told_unix_ms;
-        let left = |id: &str, ago_ms: u64, due: Option<u64>| Kept {
+        let left = |id: &str, ago_ms: u64, due: Option<u64>| Letter {
             told_unix_ms: now - ago_ms,
             due_unix_ms: due,
             attempts: 1,
@@ -640,7 +642,7 @@ mod tests {
             gone.put("b");
             gone.task.await.unwrap();
             tokio::time::sleep(Duration::from_secs(10)).await;
-            let heard: Vec<Kept> = std::iter::from_fn(|| here.asked.try_recv().ok()).map(|(_, kept)| kept).collect();
+            let heard: Vec<Letter> = std::iter::from_fn(|| here.asked.try_recv().ok()).map(|(_, kept)| kept).collect();
             assert_eq!(heard.len(), told, "{status}: {heard:?}");
             for kept in heard {
                 assert_eq!((kept.event.as_str(), parts(&kept)), (gone::EVENT, vec!["Discord is gone"]));

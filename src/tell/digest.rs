@@ -3,10 +3,10 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::generic::{self, Severity, Stamp};
-use super::outbox::{Contents, Kept, Part};
 use super::persona::Words;
 use super::{discord, ntfy, slack};
 use crate::config::webhooks::WebhookFormat;
+use crate::letter::{Contents, Letter, Part};
 
 /// What is older than this is no news.
 pub const NEWS_MAX: Duration = Duration::from_secs(15 * 60);
@@ -42,11 +42,11 @@ impl Voice {
 }
 
 /// One message in place of all these, the oldest first.
-pub fn digest(webhook: &str, format: WebhookFormat, voice: &Voice, all: &[Kept]) -> Kept {
+pub fn digest(webhook: &str, format: WebhookFormat, voice: &Voice, all: &[Letter]) -> Letter {
     let contents = together(all.iter().map(|kept| &kept.contents));
     let stamp = Stamp::now();
     let told_unix_ms = contents.parts.first().map_or(stamp.at_unix_ms, |part| part.at_unix_ms);
-    Kept {
+    Letter {
         webhook: webhook.to_owned(),
         id: stamp.id.clone(),
         event: EVENT.to_owned(),
@@ -139,16 +139,16 @@ mod tests {
         Voice { name, language, away, gone }
     }
 
-    fn kept(number: u64, text: &str) -> Kept {
+    fn kept(number: u64, text: &str) -> Letter {
         let (id, event) = (format!("id-{number}"), "downgraded".to_owned());
         let at_unix_ms = 1_700_000_000_000 + number * 60_000;
         let part = Part { id: id.clone(), at_unix_ms, event: event.clone(), text: text.to_owned() };
         let contents = Contents { parts: vec![part], left_out: 0 };
         let (webhook, body) = ("w".to_owned(), String::new());
-        Kept { webhook, id, event, told_unix_ms: at_unix_ms, attempts: 2, due_unix_ms: Some(0), contents, body }
+        Letter { webhook, id, event, told_unix_ms: at_unix_ms, attempts: 2, due_unix_ms: Some(0), contents, body }
     }
 
-    fn sent(format: WebhookFormat, all: &[Kept]) -> Value {
+    fn sent(format: WebhookFormat, all: &[Letter]) -> Value {
         serde_json::from_str(&digest("w", format, &voice(), all).body).unwrap()
     }
 
@@ -168,18 +168,18 @@ mod tests {
 
     #[test]
     fn a_digest_of_digests_tells_each_once_and_counts_what_has_no_room() {
-        let many: Vec<Kept> = (0..40).map(|number| kept(number, "a rather short text")).collect();
+        let many: Vec<Letter> = (0..40).map(|number| kept(number, "a rather short text")).collect();
         let first = digest("w", WebhookFormat::Generic, &voice(), &many);
         assert_eq!((first.contents.parts.len(), first.attempts, first.told_unix_ms), (40, 2, 1_700_000_000_000));
-        let more: Vec<Kept> = (40..60).map(|number| kept(number, "later")).chain([first]).collect();
+        let more: Vec<Letter> = (40..60).map(|number| kept(number, "later")).chain([first]).collect();
         let second = digest("w", WebhookFormat::Generic, &voice(), &more);
         assert_eq!((second.contents.parts.len(), second.contents.left_out), (PARTS_MAX, 10));
         assert_eq!(second.contents.parts[0].id, "id-10");
-        let long: Vec<Kept> = (0..40).map(|number| kept(number, &"é".repeat(300))).collect();
+        let long: Vec<Letter> = (0..40).map(|number| kept(number, &"é".repeat(300))).collect();
         let third = digest("w", WebhookFormat::Generic, &voice(), &long);
         assert!(third.body.len() < 20_000, "{}", third.body.len());
         assert_eq!(third.contents.parts.len() as u64 + third.contents.left_out, 40);
-        let more: Vec<Kept> = more.into_iter().chain(long).collect();
+        let more: Vec<Letter> = more.into_iter().chain(long).collect();
         for format in [WebhookFormat::Discord, WebhookFormat::Slack, WebhookFormat::Ntfy, WebhookFormat::Generic] {
             let sent = sent(format, &more);
             let text = ["content", "text", "message"].iter().find_map(|key| sent[*key].as_str()).unwrap();

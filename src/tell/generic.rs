@@ -8,12 +8,12 @@ use serde::Serialize;
 
 use super::digest::Voice;
 use super::news::News;
-use super::outbox::{Contents, Part};
 use super::persona::{Persona, Words};
 use super::private::without_places;
 use super::suggest::{Suggestion, suggest};
 use super::words::shortened;
 use crate::decide::notice::Notice;
+use crate::letter::{Contents, Part};
 use crate::units::{Bytes, Span};
 
 /// The longest reason, in characters; with it the body stays far below Standard Webhooks' 20 kB.

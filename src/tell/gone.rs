@@ -5,16 +5,16 @@
 use super::delivery::Label;
 use super::digest::Voice;
 use super::generic::{self, Severity, Stamp};
-use super::outbox::{Contents, Kept, Part};
 use super::persona::Words;
 use super::{discord, ntfy, slack};
 use crate::config::webhooks::WebhookFormat;
+use crate::letter::{Contents, Letter, Part};
 
 /// The event of such a message.
 pub const EVENT: &str = "webhook_gone";
 
 /// The message for one webhook, that the one of this format is gone.
-pub fn letter(to: &Label, voice: &Voice, gone: WebhookFormat, stamp: &Stamp) -> Kept {
+pub fn letter(to: &Label, voice: &Voice, gone: WebhookFormat, stamp: &Stamp) -> Letter {
     let text = voice.gone(called(gone));
     let words = Words { variant: String::new(), text: text.clone(), tip: None };
     let body = match to.format {
@@ -25,7 +25,7 @@ pub fn letter(to: &Label, voice: &Voice, gone: WebhookFormat, stamp: &Stamp) -> 
     };
     let (id, at_unix_ms, event) = (stamp.id.clone(), stamp.at_unix_ms, EVENT.to_owned());
     let parts = vec![Part { id: id.clone(), at_unix_ms, event: event.clone(), text }];
-    Kept {
+    Letter {
         webhook: to.name.clone(),
         id,
         event,

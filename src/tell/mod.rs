@@ -59,12 +59,13 @@ use self::generic::Stamp;
 use self::in_band::InBand;
 use self::news::News;
 use self::office::{Carriers, Office};
-use self::outbox::{Left, Nowhere, Outbox};
+use self::outbox::{Nowhere, Outbox};
 use self::persona::{Persona, Words};
 use self::private::without_places;
 use crate::config::webhooks::WebhookFormat;
 use crate::config::{QuietHours, TellConfig};
 use crate::decide::notice::Notice;
+use crate::letter::Left;
 use crate::units::{Moment, Span};
 
 /// How many notices may wait to be put into words; that takes microseconds, so more means that something is broken.

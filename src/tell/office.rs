@@ -10,12 +10,13 @@ use tokio_util::task::TaskTracker;
 use super::delivery::{Label, Mailbox, deliver};
 use super::digest::Voice;
 use super::generic::Stamp;
-use super::outbox::{Change, Contents, Keeper, Kept, Left, Outbox, Part};
+use super::outbox::{Keeper, Outbox};
 use super::post::HttpPost;
 use super::words::shortened;
 use super::{TellError, slack};
 use crate::config::TellConfig;
 use crate::config::webhooks::WebhookFormat;
+use crate::letter::{Change, Contents, Left, Letter, Part};
 
 /// The longest text of a message that is remembered for a digest, in characters.
 const PART_LENGTH_MAX: usize = 200;
@@ -78,9 +79,9 @@ impl Office {
         let text = shortened(text, PART_LENGTH_MAX);
         let part = Part { id: stamp.id.clone(), at_unix_ms: stamp.at_unix_ms, event: event.to_owned(), text };
         let wanting = self.outlets.iter().filter(|outlet| outlet.wants(event));
-        let letters: Vec<(&Outlet, Kept)> = wanting
+        let letters: Vec<(&Outlet, Letter)> = wanting
             .map(|outlet| {
-                let kept = Kept {
+                let kept = Letter {
                     webhook: outlet.mailbox.label.name.clone(),
                     id: stamp.id.clone(),
                     event: event.to_owned(),
@@ -121,7 +122,7 @@ fn take_up(mailbox: &Mailbox, left: &Left) {
         tracing::warn!(message, format = format.name(), host);
         return mailbox.close();
     }
-    let mine: Vec<&Kept> = left.waiting.iter().filter(|kept| kept.webhook == *name).collect();
+    let mine: Vec<&Letter> = left.waiting.iter().filter(|kept| kept.webhook == *name).collect();
     if !mine.is_empty() {
         let message = "Messages of an earlier run have not arrived yet.";
         tracing::info!(message, format = format.name(), host, count = mine.len());

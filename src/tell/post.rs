@@ -12,10 +12,10 @@ use reqwest::{Client, StatusCode, Url};
 use tokio::sync::OnceCell;
 
 use super::address::{self, Reach, Resolver};
-use super::outbox::Kept;
 use super::sign::signatures;
 use super::{TellError, ntfy};
 use crate::config::webhooks::{SigningSecret, WebhookConfig, WebhookFormat, ntfy_topic};
+use crate::letter::Letter;
 
 /// How long one attempt may take, from the name to the last byte read.
 const ATTEMPT_MAX: Duration = Duration::from_secs(15);
@@ -41,7 +41,7 @@ pub enum Answer {
 
 /// Something that takes messages to one receiver. A trait so that waiting can be tested without a network.
 pub trait Post: Send + Sync + 'static {
-    fn post(&self, kept: &Kept) -> impl Future<Output = Answer> + Send;
+    fn post(&self, kept: &Letter) -> impl Future<Output = Answer> + Send;
 }
 
 /// A receiver that is reached over HTTP. It is not `Debug`: its URL is a secret.
@@ -97,7 +97,7 @@ impl HttpPost {
         self.client.get_or_try_init(|| async { client(&self.url, self.reach) }).await
     }
 
-    async fn attempt(&self, kept: &Kept) -> Result<Answer, reqwest::Error> {
+    async fn attempt(&self, kept: &Letter) -> Result<Answer, reqwest::Error> {
         let mut request = self.client().await?.post(self.url.clone()).header(CONTENT_TYPE, "application/json");
         let body = ntfy::addressed(&kept.body, self.topic.as_deref());
         if self.format == WebhookFormat::Generic {
@@ -125,7 +125,7 @@ impl HttpPost {
 }
 
 impl Post for HttpPost {
-    async fn post(&self, kept: &Kept) -> Answer {
+    async fn post(&self, kept: &Letter) -> Answer {
         match tokio::time::timeout(ATTEMPT_MAX, self.attempt(kept)).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => Answer::Failed(without_secret(error)),
@@ -213,10 +213,10 @@ fn without_secret(error: reqwest::Error) -> String {
 mod tests {
     use super::*;
 
-    fn kept() -> Kept {
+    fn kept() -> Letter {
         let (webhook, id, event) = ("w".to_owned(), "a".to_owned(), "downgraded".to_owned());
-        let (contents, body) = (crate::tell::outbox::Contents::default(), "{}".to_owned());
-        Kept { webhook, id, event, told_unix_ms: 0, attempts: 0, due_unix_ms: None, contents, body }
+        let (contents, body) = (crate::letter::Contents::default(), "{}".to_owned());
+        Letter { webhook, id, event, told_unix_ms: 0, attempts: 0, due_unix_ms: None, contents, body }
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use futures_util::future::BoxFuture;
 
 use super::*;
-use crate::tell::outbox::{Change, Contents, Kept, Left, Outbox, Part};
+use crate::letter::{Change, Contents, Letter, Part};
+use crate::tell::outbox::Outbox;
 use crate::tell::post::HttpPost;
 
 /// Notes what it is asked for, and answers as told.
@@ -99,7 +100,7 @@ async fn what_an_earlier_run_left_arrives_with_its_own_id_and_who_was_gone_is_no
             Part { id: id.to_owned(), at_unix_ms: told_unix_ms, event: "downgraded".to_owned(), text: id.to_owned() };
         let contents = Contents { parts: vec![part], left_out: 0 };
         let (id, event, body) = (id.to_owned(), "downgraded".to_owned(), json!({ "kept": id }).to_string());
-        Kept { webhook, id, event, told_unix_ms, attempts: 1, due_unix_ms: Some(0), contents, body }
+        Letter { webhook, id, event, told_unix_ms, attempts: 1, due_unix_ms: Some(0), contents, body }
     };
     let now = Stamp::now().at_unix_ms;
     let waiting = vec![

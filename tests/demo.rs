@@ -2,8 +2,6 @@
 //!
 //! That it ends well where there is enough is seen by `tests/run`, which shows it once.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
-
 use std::path::Path;
 use std::process::{Command, Output};
 

@@ -93,9 +93,9 @@ impl ForPrograms {
     fn has_words(&self, form: Form) -> bool {
         let is_text = |value: &Value| value.as_str().is_some_and(|text| !text.is_empty());
         match form {
-            Form::OllamaGenerate | Form::Completion => match &self.prompt {
-                Value::Array(list) => list.len() == 1 && list.iter().all(is_text),
-                one => is_text(one),
+            Form::OllamaGenerate | Form::Completion => match self.prompt.as_array() {
+                Some(list) => list.len() == 1 && list.iter().all(is_text),
+                None => is_text(&self.prompt),
             },
             Form::OllamaChat | Form::ChatCompletion | Form::Responses | Form::Messages => true,
         }

@@ -55,7 +55,8 @@ impl Controller {
     pub(super) fn fits(&self, now: Moment, index: usize, rooms: &[Room], limit: Limit) -> bool {
         let rung = &self.policy.ladder[index];
         let rests = self.rests_until(now, rung).is_some();
-        !rests && self.footprint(rung).is_some_and(|need| shortage(rooms, &self.known_part(need), limit).is_none())
+        let has_room = |need: Footprint| !self.needs_unread(&need) && shortage(rooms, &need, limit).is_none();
+        !rests && self.footprint(rung).is_some_and(has_room)
     }
 
     pub(super) fn it_fits(&self, rooms: &[Room], index: usize, limit: Limit, calm: Span) -> Reason {
@@ -119,14 +120,9 @@ impl Controller {
         if self.latest.unread.vram { Footprint { vram: Bytes::ZERO, ..need } } else { need }
     }
 
-    /// Whether a rung takes more of a card that cannot be read than there was of it for the rung that is left.
-    pub(super) fn needs_unread(&self, need: &Footprint, question: Question) -> bool {
-        let left = match question {
-            Question::Down { from, .. } => from.checked_sub(1).and_then(|above| self.policy.ladder.get(above)),
-            Question::First { .. } | Question::Up { .. } | Question::Unread => None,
-        };
-        let had = left.and_then(|rung| self.footprint(rung)).unwrap_or_default().vram;
-        self.latest.unread.vram && need.vram > had
+    /// Whether a rung takes anything of a card that cannot be read: what is unknown is not free.
+    pub(super) fn needs_unread(&self, need: &Footprint) -> bool {
+        self.latest.unread.vram && need.vram > Bytes::ZERO
     }
 
     pub(super) fn own_is_known(&self) -> bool {

@@ -169,7 +169,11 @@ impl Controller {
             let first = self.first_down(now, serving, target.as_ref());
             return self.begin(now, Kind::Down, self.trouble(), Some(Arc::clone(serving)), target, first);
         }
-        let fits = self.rooms(now, RECENT).is_some_and(|rooms| self.fits(now, index, &rooms, Limit::Ceiling));
+        let need = self.footprint(serving).map(|need| self.known_part(need));
+        let fits = self
+            .rooms(now, RECENT)
+            .zip(need)
+            .is_some_and(|(rooms, need)| shortage(&rooms, &need, Limit::Ceiling).is_none());
         let leave = match self.policy.when_nothing_fits {
             WhenNothingFits::KeepSmallest => self.severity.level >= Level::Emergency,
             WhenNothingFits::Sleep => !fits,

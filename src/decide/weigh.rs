@@ -47,7 +47,7 @@ impl Controller {
             return Some(Verdict::FailedLoad { until });
         }
         let Some(need) = self.footprint(rung) else { return Some(Verdict::SizeUnknown) };
-        if self.needs_unread(&need, question) {
+        if self.needs_unread(&need) {
             return Some(Verdict::PoolUnread);
         }
         if let Question::Up { serving } = question {
@@ -147,6 +147,9 @@ impl Controller {
             Some(Shortage { pool, missing })
         } else if let Verdict::Leaving { over } = against {
             over
+        } else if against == Verdict::PoolUnread {
+            let verdict = self.verdict_unread(now, index);
+            return (verdict == Verdict::SmallestUnread).then_some(verdict);
         } else {
             return None;
         };

@@ -31,13 +31,17 @@ fn memory_trouble_leads_down_while_a_driver_hangs_and_what_needs_the_card_waits_
     assert_eq!((rig.serving().as_deref(), &modifiers(&rig)[..]), (Some("large"), &[Modifier::BlindToCards][..]));
     rig.foreign = 8;
     rig.run(Span::seconds(30));
-    assert_eq!(rig.serving().as_deref(), Some("medium"), "soft trouble, and a rung that needs less of the card");
+    assert_eq!(
+        rig.serving().as_deref(),
+        Some("small"),
+        "soft trouble, and what the card has for a better one is not known"
+    );
     rig.foreign = 2;
     rig.run(Span::minutes(5));
-    assert_eq!(rig.serving().as_deref(), Some("medium"), "what the card has for the larger one is not known");
+    assert_eq!(rig.serving().as_deref(), Some("small"), "nothing is known to be free");
     (rig.vram, rig.gpu_unread) = (Some(Bytes::gib(4)), false);
     rig.run(Span::seconds(15));
-    assert_eq!(rig.serving().as_deref(), Some("medium"), "it has not been seen to fit for the stable time");
+    assert_eq!(rig.serving().as_deref(), Some("small"), "it has not been seen to fit for the stable time");
     rig.run(Span::minutes(2));
     assert_eq!((rig.serving().as_deref(), &modifiers(&rig)[..]), (Some("large"), &[][..]));
 }

@@ -167,7 +167,7 @@ async fn every_event_reaches_discord_within_its_limits() {
     let log = log.text();
     assert_eq!(log.matches("A message was sent.").count(), 4, "{log}");
     assert_eq!(log.matches("A message was delivered.").count(), 4, "{log}");
-    assert!(log.contains("event=\"load_failed\"") && log.contains("large could not be loaded"), "{log}");
+    assert!(log.contains("event=\"load_failed\"") && log.contains("large could not be started"), "{log}");
 }
 
 #[tokio::test]

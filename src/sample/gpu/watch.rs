@@ -98,8 +98,9 @@ mod tests {
     /// Longer than anything here takes when it works.
     const LONG: Duration = Duration::from_secs(10);
 
-    /// A call that waits to be let go, counts itself, and says that it has ended.
+    /// A call that says that it has begun, waits to be let go, counts itself, and says that it has ended.
     struct Gate {
+        begun: Receiver<()>,
         open: Sender<()>,
         done: Receiver<()>,
         calls: Arc<AtomicUsize>,
@@ -107,17 +108,19 @@ mod tests {
 
     impl Gate {
         fn watched() -> (Self, Watched<Moment>) {
+            let (begin, begun) = mpsc::channel();
             let (open, opened) = mpsc::channel();
             let (finished, done) = mpsc::channel();
             let calls = Arc::new(AtomicUsize::new(0));
             let counted = Arc::clone(&calls);
             let call = move |at| {
                 counted.fetch_add(1, Ordering::SeqCst);
+                begin.send(()).unwrap();
                 opened.recv().unwrap();
                 finished.send(()).unwrap();
                 at
             };
-            (Gate { open, done, calls }, Watched::start("gate", Duration::from_millis(1), call).unwrap())
+            (Gate { begun, open, done, calls }, Watched::start("gate", Duration::from_millis(1), call).unwrap())
         }
 
         /// Lets one call go, and waits until its answer is there to be taken.
@@ -139,6 +142,7 @@ mod tests {
     fn a_call_that_hangs_is_known_by_its_age_and_never_called_beside() {
         let (gate, mut watched) = Gate::watched();
         assert_eq!(watched.ask(Moment(0)), Answer::Awaited);
+        gate.begun.recv_timeout(LONG).unwrap();
         assert_eq!(watched.ask(Moment(1900)), Answer::Awaited);
         assert_eq!(watched.ask(Moment(2000)), Answer::Hung);
         assert_eq!(watched.ask(Moment(3_600_000)), Answer::Hung);

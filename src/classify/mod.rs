@@ -6,6 +6,7 @@
 
 pub mod tier;
 mod findings;
+mod own;
 mod words;
 
 use std::collections::BTreeMap;
@@ -14,8 +15,9 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use self::findings::{host_emergency, stalled, thrashing, use_of, worse};
+use self::own::{own, own_in, own_vram};
 use crate::policy::Policy;
-use crate::sample::{CgroupReading, ForeignUse, ProcessMemory, Reading, Resident, Sample, hot_weights, own_memory};
+use crate::sample::{ForeignUse, Reading, Sample, own_memory};
 use crate::units::{Bytes, Permille, Span};
 
 /// From here on a pool is worth watching.
@@ -343,33 +345,6 @@ fn assess(
     }
 }
 
-/// What of a pool is ours: measured, else by the ledger from what the server lists, else from what we believe.
-fn own(pool: Pool, measured: Option<Bytes>, residents: Option<&[Resident]>, ledger: &Ledger) -> (Bytes, OwnSource) {
-    let listed = |entry: &LedgerModel| match residents {
-        Some(residents) => residents.iter().any(|resident| resident.model == entry.model),
-        None => entry.believed,
-    };
-    let sum = |ours: &dyn Fn(&&LedgerModel) -> bool| -> Bytes {
-        ledger.models.iter().filter(ours).map(|entry| entry.amount(pool)).sum()
-    };
-    let bound = sum(&|entry| listed(entry));
-    match (measured, residents) {
-        // Models that are not on the ladder are others' even when the same server holds them.
-        (Some(measured), Some(residents)) if residents.iter().any(|resident| !ledger.knows(&resident.model)) => {
-            // Ollama does not list a model before it is loaded.
-            (measured.min(sum(&|entry| entry.believed || listed(entry))), OwnSource::Measured)
-        }
-        (Some(measured), _) => (measured, OwnSource::Measured),
-        // One that was told to go and is still listed has been counted as others'.
-        (None, Some(_)) => {
-            let ours = |entry: &&LedgerModel| listed(entry) && !ledger.leaked.contains_key(&entry.model);
-            let amounts = ledger.models.iter().filter(ours).map(|entry| entry.hidden_amount(pool));
-            (amounts.sum(), OwnSource::Ledger)
-        }
-        (None, None) => (bound, OwnSource::Unknown),
-    }
-}
-
 impl Ledger {
     fn knows(&self, model: &str) -> bool {
         self.models.iter().any(|entry| entry.model == model)
@@ -393,16 +368,6 @@ impl LedgerModel {
             Pool::Vram => self.vram,
         }
     }
-}
-
-/// What the server's processes hold of its cgroup: of their weights only what is charged there.
-fn own_in(group: CgroupReading, runners: &[ProcessMemory]) -> Bytes {
-    own_memory(runners).saturating_sub(hot_weights(runners)) + group.weights
-}
-
-/// What the server's processes hold of the GPUs, if the driver tells it of each of them.
-fn own_vram(runners: &[ProcessMemory]) -> Option<Bytes> {
-    runners.iter().map(|runner| runner.vram).sum()
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::policy::Rung;
-use crate::sample::{MappedFile, ResidentState, Stall, Thrash};
+use crate::sample::{CgroupReading, MappedFile, ProcessMemory, Resident, ResidentState, Stall, Thrash};
 
 fn policy() -> Policy {
     let rung = |name: &str| Rung { name: name.to_owned(), model: format!("{name}-model"), context: None };

@@ -117,6 +117,7 @@ fn a_machine_can_be_said_once_and_named_again() {
     assert_eq!((machine.loaded.as_deref(), machine.models_max), (Some("small"), Some(1)));
     let entry = policy.tests[0].timeline[0];
     assert_eq!((entry.stall_some, entry.in_flight), (Some(Permille(15)), Some(2)));
+    assert_eq!((entry.cpu_foreign, entry.speed), (Some(Permille(600)), Some(Permille(400))));
     assert_eq!(policy.tests[1].expect[0], Expectation::Rung { at: Span::seconds(30), rung: None });
 }
 

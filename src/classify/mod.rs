@@ -4,18 +4,19 @@
 //! his own model as load runs from his own shadow, down and up again for ever. Everything in this room is a function of
 //! its arguments; what must be remembered is in the `Ledger`, which `decide` keeps.
 
+pub mod resource;
 pub mod tier;
 mod findings;
 mod own;
 mod words;
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use self::findings::{host_emergency, stalled, thrashing, use_of, worse};
 use self::own::{own, own_in, own_vram};
+use self::resource::Resource;
 use crate::policy::Policy;
 use crate::sample::{ForeignUse, Reading, Sample, own_memory};
 use crate::units::{Bytes, Permille, Span};
@@ -38,16 +39,6 @@ impl Pool {
     pub const ALL: [Pool; 3] = [Pool::Ram, Pool::Vram, Pool::Cgroup];
 }
 
-impl fmt::Display for Pool {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Pool::Ram => "memory",
-            Pool::Vram => "GPU memory",
-            Pool::Cgroup => "cgroup memory",
-        })
-    }
-}
-
 /// How bad it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -58,18 +49,6 @@ pub enum Level {
     Soft,
     Hard,
     Emergency,
-}
-
-impl fmt::Display for Level {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Level::Calm => "calm",
-            Level::Watch => "worth watching",
-            Level::Soft => "soft trouble",
-            Level::Hard => "hard trouble",
-            Level::Emergency => "an emergency",
-        })
-    }
 }
 
 /// Where the figure for our own use came from.
@@ -187,6 +166,13 @@ pub enum Cause {
         per_second: Bytes,
         crosses_in: Span,
         ceiling: Bytes,
+    },
+    /// Replies have only this share of their usual speed, and others take so much of what they are computed on.
+    Slow {
+        speed: Permille,
+        threshold: Permille,
+        resource: Resource,
+        others: Permille,
     },
     /// The kernel has killed so many more of the server's processes because their cgroup was full.
     OomKill {

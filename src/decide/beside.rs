@@ -32,7 +32,8 @@ impl Controller {
     /// that nothing is loaded on top of it.
     pub(super) fn first_down(&self, now: Moment, serving: &Rung, target: Option<&Arc<Rung>>) -> First {
         let seen_in_pools = match self.severity.cause {
-            Some(Cause::Use { .. } | Cause::Forecast { .. }) | None => true,
+            // Two models compute no slower than one while only one of them replies.
+            Some(Cause::Use { .. } | Cause::Forecast { .. } | Cause::Slow { .. }) | None => true,
             Some(Cause::Stall { .. } | Cause::Thrash { .. } | Cause::OomKill { .. }) => false,
         };
         let hard = Limit::Share(self.policy.pressure.hard.use_share);

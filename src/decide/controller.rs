@@ -20,6 +20,7 @@ use super::observe::{Observed, Proposal};
 use super::peaks::Peaks;
 use super::phase::{Phase, Switch};
 use super::severity::Severity;
+use super::slow::{LeftSlow, Speeds};
 use super::stable::{Trials, TriedWindows};
 use super::timer::{Timer, TimerTable};
 use super::trend::Trend;
@@ -48,8 +49,10 @@ pub(super) struct Damping {
     /// Loads that failed in a row, and until when it is not tried again.
     pub failed_loads: u32,
     pub not_before: Option<Moment>,
-    /// What others held (60-s peak) when it was left for a reason that was not bytes.
+    /// What others held (60-s peak) when it was left for stalls or thrashing.
     pub left_at_foreign: Option<Bytes>,
+    /// What others took of what replies are computed on when it was left for its slowness.
+    pub left_slow: Option<LeftSlow>,
 }
 
 /// The brain. See the room's page for the words. Written down and read again it goes on as if nothing had happened, so
@@ -87,6 +90,7 @@ pub struct Controller {
     /// How long replies were seen to need to their end.
     pub(super) drain_seen: Span,
     pub(super) severity: Severity,
+    pub(super) speeds: Speeds,
     pub(super) stalls_masked_until: Moment,
     pub(super) damping: BTreeMap<String, Damping>,
     pub(super) learning: Learning,
@@ -191,6 +195,7 @@ impl Controller {
             foreign_when_chosen: Default::default(),
             drain_seen: Span::ZERO,
             severity: Severity::default(),
+            speeds: Speeds::default(),
             stalls_masked_until: now,
             damping: BTreeMap::new(),
             learning: Learning::default(),
@@ -250,6 +255,7 @@ impl Controller {
             Input::UnloadFailed { rung, .. } => self.unload_failed(now, &rung),
             Input::CheckDone { rung } => self.check_done(now, &rung),
             Input::Drained { rung } => self.drained(now, &rung),
+            Input::Replied(replied) => self.replied(now, &replied),
             Input::PolicyChanged(policy) => self.policy_changed(now, policy),
             Input::OperatorSaid(said) => self.operator_said(now, said),
             Input::Lease(told) => self.lease_told(now, told),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::lease::LeaseTold;
+use super::slow::Replied;
 use super::stable::TriedWindows;
 use super::word::Said;
 use crate::classify::tier::Machine;
@@ -66,6 +67,8 @@ pub enum Input {
     Drained {
         rung: String,
     },
+    /// A reply has come to its end.
+    Replied(Replied),
     PolicyChanged(Arc<Policy>),
     /// The operator has said something.
     OperatorSaid(Said),

@@ -149,6 +149,9 @@ impl Controller {
             Some(Cause::Stall { stalled, threshold }) => Reason::Stall { level, stalled, threshold },
             Some(Cause::Thrash { refaulted, threshold }) => Reason::Thrash { level, refaulted, threshold },
             Some(Cause::OomKill { kills }) => Reason::OomKill { kills },
+            Some(Cause::Slow { speed, threshold, resource, others }) => {
+                Reason::Slow { level, speed, threshold, resource, others }
+            }
             Some(Cause::Forecast { pool, foreign, per_second, crosses_in, ceiling }) => {
                 Reason::Forecast { pool, foreign, per_second, crosses_in, ceiling }
             }
@@ -196,10 +199,15 @@ impl Controller {
         let failed_within = upgrade.learn.map_or(FAILED_WITHIN.min(upgrade.stable), |_| FAILED_WITHIN);
         let dwell = switch.began.since(self.serving_since);
         let stalled = matches!(switch.reason, Reason::Stall { .. } | Reason::Thrash { .. });
+        let slow = self.left_slow(now, &switch.reason);
         let foreign = self.rooms(now, RECENT).and_then(|rooms| rooms.first().map(|room| room.foreign));
         let damping = self.damping.entry(self.policy.ladder[index].name.clone()).or_default();
         // One that lasted is no failure, whatever came before.
-        if dwell >= failed_within {
+        if slow.is_some() {
+            // What slows it down was there all the time, and shows only when it serves.
+            damping.failed_climbs += u32::from(self.climbed);
+            damping.left_slow = slow;
+        } else if dwell >= failed_within {
             damping.failed_climbs = 0;
         } else if self.climbed {
             damping.failed_climbs += 1;

@@ -46,6 +46,7 @@ impl Controller {
         }
         let doubtful = self.severity.update(now, &self.latest, now < self.stalls_masked_until);
         self.foresee(now);
+        self.note_slowness(now);
         if self.severity.level >= Level::Soft || self.blind || was_blind || cards_are_back {
             self.calm_from = now;
         }

@@ -27,6 +27,7 @@ mod weigh;
 pub mod stable;
 mod trial;
 mod trend;
+pub mod slow;
 mod forecast;
 mod learn;
 mod help;

@@ -7,6 +7,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::lease::LeaseEnd;
+use crate::classify::resource::Resource;
 use crate::classify::{Level, OwnSource, Pool};
 use crate::footprint::Footprint;
 use crate::policy::Amounts;
@@ -37,6 +38,14 @@ pub enum Reason {
         level: Level,
         refaulted: Permille,
         threshold: Permille,
+    },
+    /// Replies have only this share of their usual speed, and others take so much of what they are computed on.
+    Slow {
+        level: Level,
+        speed: Permille,
+        threshold: Permille,
+        resource: Resource,
+        others: Permille,
     },
     /// The kernel has killed processes of the server because its cgroup was full.
     OomKill {
@@ -182,6 +191,10 @@ impl fmt::Display for Reason {
             Reason::Thrash { level, refaulted, threshold } => write!(
                 f,
                 "of the files in memory {refaulted} had to be read again within two seconds, which is {level} (at or over {threshold})"
+            ),
+            Reason::Slow { level, speed, threshold, resource, others } => write!(
+                f,
+                "replies have {speed} of their usual speed, which is {level} (below {threshold}), while others use {others} of {resource}"
             ),
             Reason::OomKill { kills } => {
                 write!(f, "the kernel killed {kills} of the server's processes, because their cgroup was full")

@@ -58,8 +58,15 @@ impl Severity {
 
     /// What will be trouble soon is soft trouble now, where there is none that is worse.
     pub fn foresee(&mut self, cause: Option<Cause>) {
-        if cause.is_some() && self.level < Level::Soft {
-            (self.level, self.cause) = (Level::Soft, cause);
+        if let Some(cause) = cause {
+            self.raise(Level::Soft, cause);
+        }
+    }
+
+    /// What was found besides makes it worse, if it is worse.
+    pub fn raise(&mut self, level: Level, cause: Cause) {
+        if self.level < level {
+            (self.level, self.cause) = (level, Some(cause));
             self.calm_since = None;
         }
     }

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::fit::Shortage;
 use crate::classify::Pool;
-use crate::units::{Bytes, Moment, Span};
+use crate::classify::resource::Resource;
+use crate::units::{Bytes, Moment, Permille, Span};
 
 /// What is asked of the ladder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +66,8 @@ pub enum Verdict {
     },
     /// It, or a smaller one, was left for stalls while others held `left_at`, and they do not hold clearly less now.
     LeftForStalls { foreign: Bytes, left_at: Bytes, missing: Bytes },
+    /// It, or a smaller one, was left for its slowness while others took `left_at`, and they take more than `most` now.
+    LeftForSlowness { resource: Resource, others: Permille, left_at: Permille, most: Permille },
     /// It fits; so many climbs were begun within the last hour that another one must wait.
     ClimbedTooOften {
         #[serde(rename = "until_ms")]
@@ -106,6 +109,7 @@ impl Verdict {
             | Verdict::ClimbedTooOften { .. }
             | Verdict::NotYetStable { .. }
             | Verdict::LeftForStalls { .. }
+            | Verdict::LeftForSlowness { .. }
             | Verdict::FailedLoad { .. }
             | Verdict::AboveTier
             | Verdict::AbovePin

@@ -42,6 +42,9 @@ impl Verdict {
             Verdict::LeftForStalls { foreign, left_at, .. } => format!(
                 "was left, or a smaller one was, because programs waited for memory while others held {left_at}; now they hold {foreign}"
             ),
+            Verdict::LeftForSlowness { resource, others, left_at, .. } => format!(
+                "was left, or a smaller one was, because it was slow while others used {left_at} of {resource}; they still use up to {others}"
+            ),
             Verdict::FailedLoad { until } => format!("could not be loaded, and rests for {}", coarse(until.since(now))),
             Verdict::ClimbedTooOften { until } => format!(
                 "fits, but it was climbed so often within the last hour that nothing is for another {}",
@@ -85,6 +88,9 @@ impl Verdict {
             Verdict::NotYetStable { calm, needed, .. } => {
                 format!("{} more as calm as now", coarse(Span(needed.0.saturating_sub(calm.0))))
             }
+            Verdict::LeftForSlowness { resource, most, .. } => {
+                format!("others that use no more than {most} of {resource}{lasting}")
+            }
             Verdict::LeftForStalls { missing, .. } => format!("{missing} less of memory held by others{lasting}"),
             Verdict::FailedLoad { until } => {
                 format!("{} more of waiting; then it is tried again", coarse(until.since(now)))
@@ -117,6 +123,8 @@ pub fn coarse(span: Span) -> String {
 mod tests {
     use super::*;
     use crate::classify::Pool;
+    use crate::classify::resource::Resource;
+    use crate::units::Permille;
 
     #[test]
     fn each_verdict_says_what_stands_against_the_rung_and_what_would_change_that() {
@@ -134,6 +142,12 @@ mod tests {
             Verdict::NotYetStable { calm: Span::seconds(70), needed: window, failed_climbs: 0 },
             Verdict::NotYetStable { calm: Span::ZERO, needed: window.times(4), failed_climbs: 2 },
             Verdict::LeftForStalls { foreign: Bytes::gib(9), left_at: Bytes::gib(9), missing },
+            Verdict::LeftForSlowness {
+                resource: Resource::Cpu,
+                others: Permille(600),
+                left_at: Permille(600),
+                most: Permille(480),
+            },
             Verdict::FailedLoad { until: Moment(130_000) },
             Verdict::AboveTier,
             Verdict::AbovePin,

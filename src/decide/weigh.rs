@@ -93,6 +93,9 @@ impl Controller {
         if let Some(stalled) = self.left_for_stalls(index, &rooms) {
             return Some(stalled);
         }
+        if let Some(slow) = self.left_for_slowness(now, index) {
+            return Some(slow);
+        }
         let (quiet, needed) = (now.since(self.busy_at), self.policy.upgrade.idle);
         let waits = quiet < needed && !self.both_fit(now, &self.policy.ladder[serving], index, stable);
         waits.then_some(Verdict::WaitsForIdle { quiet, needed })

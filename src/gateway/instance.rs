@@ -89,6 +89,11 @@ impl Admission {
         &self.instance.rung
     }
 
+    /// How many replies there are at a time, this one included.
+    pub fn beside(&self) -> u64 {
+        self.instance.count()
+    }
+
     /// Resolves when the replies of this instance are cut.
     pub fn cut(&self) -> CancellationToken {
         self.instance.cut.clone()

@@ -20,6 +20,7 @@ mod reply;
 mod routes;
 mod serve;
 pub mod spoken;
+mod speed;
 mod upstream;
 
 use std::net::SocketAddr;
@@ -58,6 +59,9 @@ pub enum Event {
     Drained { rung: String, model: String },
     /// A request is about to be admitted and the last look at the machine is old: `Gateway::assessed` answers.
     Wanted,
+    /// A reply has come to its end; by the server's own counters so many tokens took so long, beside so many replies, this
+    /// one included. Of many at a time only some are told of.
+    Replied { rung: String, tokens: u32, took_us: u64, in_flight: u32 },
     /// The server refused, broke off or failed a request.
     UpstreamFailed { why: String },
 }

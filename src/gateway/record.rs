@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::Event;
+use super::speed::Paced;
 
 /// Counts since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,6 +48,8 @@ pub struct Record {
     pub cut: Tally,
     pub preflight_late: Tally,
     pub admitted: Tally,
+    /// When somebody was told of a reply's speed last.
+    pub speeds: Paced,
     events: UnboundedSender<Event>,
 }
 
@@ -61,6 +64,7 @@ impl Record {
             cut: Tally::default(),
             preflight_late: Tally::default(),
             admitted: Tally::default(),
+            speeds: Paced::default(),
             events,
         }
     }

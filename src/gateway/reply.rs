@@ -21,6 +21,7 @@ use super::Event;
 use super::errors::{Failure, Family};
 use super::instance::{Admission, locked};
 use super::record::Record;
+use super::speed::Tail;
 
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub type Body = UnsyncBoxBody<Bytes, BoxError>;
@@ -36,7 +37,7 @@ const LINE_MAX: usize = 1 << 20;
 /// What a reply that runs holds. The server's side is let go first, then the count falls.
 struct Live {
     upstream: Incoming,
-    _admission: Option<Admission>,
+    admission: Option<Admission>,
 }
 
 /// A reply that runs, or has ended, or was ended.
@@ -71,6 +72,7 @@ impl Running {
 pub struct ReplyBody {
     running: Arc<Running>,
     framing: Framing,
+    tail: Tail,
     family: Family,
     idle: Pin<Box<Sleep>>,
     heard_at: Instant,
@@ -108,7 +110,7 @@ impl ReplyBody {
         record: &Arc<Record>,
     ) -> Self {
         let place = admission.as_ref().map(Admission::place);
-        let live = Live { upstream, _admission: admission };
+        let live = Live { upstream, admission };
         let state = Mutex::new(State { live: Some(live), reader: None });
         let running = Arc::new(Running { state, record: record.clone() });
         if let Some((instance, id)) = place {
@@ -117,6 +119,7 @@ impl ReplyBody {
         ReplyBody {
             running,
             framing: Framing::of(headers),
+            tail: Tail::default(),
             family,
             idle: Box::pin(tokio::time::sleep(FIRST_BYTE_MAX)),
             heard_at: Instant::now(),
@@ -135,13 +138,18 @@ impl ReplyBody {
                 self.heard_at = Instant::now();
                 self.patience = STREAM_IDLE_MAX;
                 // Trailers are not announced to the client, so they end here.
-                Poll::Ready(Some(Ok(frame.into_data().unwrap_or_default())))
+                let data = frame.into_data().unwrap_or_default();
+                if live.admission.is_some() {
+                    self.tail.add(&data);
+                }
+                Poll::Ready(Some(Ok(data)))
             }
             Poll::Ready(Some(Err(error))) => {
                 state.live = None;
                 Poll::Ready(Some(Err(Broken::Upstream(error))))
             }
             Poll::Ready(None) => {
+                tell_speed(&self.running.record, live, &self.tail);
                 state.live = None;
                 Poll::Ready(None)
             }
@@ -178,6 +186,15 @@ impl ReplyBody {
             }
         }
     }
+}
+
+/// Before it leaves: it still counts itself among those in flight.
+fn tell_speed(record: &Record, live: &Live, tail: &Tail) {
+    let Some(admission) = &live.admission else { return };
+    let Some(counted) = tail.counted().filter(|_| record.speeds.is_due()) else { return };
+    let in_flight = u32::try_from(admission.beside()).unwrap_or(u32::MAX);
+    let (rung, tokens, took_us) = (admission.rung().name.clone(), counted.tokens, counted.took_us);
+    record.tell(Event::Replied { rung, tokens, took_us, in_flight });
 }
 
 impl http_body::Body for ReplyBody {

@@ -13,7 +13,7 @@ use crate::units::{Bytes, Permille, Span};
 /// What is planned and not built, and what a missing key may look like.
 pub(super) const HINTS: Hints = Hints {
     start: "version: 1",
-    later: &[("speed_below", ""), ("yield_to", ""), ("on_battery", ""), ("suggest", ""), ("program", "")],
+    later: &[("yield_to", ""), ("on_battery", ""), ("suggest", ""), ("program", "")],
     examples: &[
         ("name", "small"),
         ("model", "\"qwen3:0.6b\""),
@@ -104,6 +104,7 @@ pub(super) struct ThresholdFile {
     pub use_share: Option<Placed<Quantity<Permille>>>,
     pub stall_some: Option<Placed<Quantity<Permille>>>,
     pub stall_full: Option<Placed<Quantity<Permille>>>,
+    pub speed_below: Option<Placed<Quantity<Permille>>>,
     pub drain: Option<Placed<Quantity<Span>>>,
 }
 
@@ -167,6 +168,8 @@ pub(super) struct TimelineFile {
     pub foreign: Option<Placed<Quantity<Bytes>>>,
     pub vram_foreign: Option<Placed<Quantity<Bytes>>>,
     pub stall_some: Option<Placed<Quantity<Permille>>>,
+    pub cpu_foreign: Option<Placed<Quantity<Permille>>>,
+    pub speed: Option<Placed<Quantity<Permille>>>,
     pub in_flight: Option<u32>,
 }
 

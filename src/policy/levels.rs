@@ -33,14 +33,15 @@ pub(super) fn pressure(rules: &mut Rules<'_>, file: &PressureFile) -> Pressure {
         })
     };
     let rows = [
-        ("use", share_steps(|file| &file.use_share, |level| Some(level.use_share))),
-        ("stall_some", share_steps(|file| &file.stall_some, |level| level.stall_some)),
-        ("stall_full", share_steps(|file| &file.stall_full, |level| level.stall_full)),
+        ("use", share_steps(|file| &file.use_share, |level| Some(level.use_share)), &RISING),
+        ("stall_some", share_steps(|file| &file.stall_some, |level| level.stall_some), &RISING),
+        ("stall_full", share_steps(|file| &file.stall_full, |level| level.stall_full), &RISING),
+        ("speed_below", share_steps(|file| &file.speed_below, |level| level.speed_below), &SINKING),
     ];
-    for (key, steps) in &rows {
+    for (key, steps, order) in &rows {
         // Shares that are no shares are told as that; what order they stand in says nothing.
         if steps.iter().filter(|step| !in_bounds(rules, key, step)).count() == 0 {
-            in_order(rules, key, steps, &RISING);
+            in_order(rules, key, steps, order);
         }
     }
     let drains = [0, 1, 2].map(|at| Step {
@@ -59,6 +60,7 @@ fn threshold(file: &ThresholdFile, default: Threshold) -> Threshold {
         use_share: share(&file.use_share).unwrap_or(default.use_share),
         stall_some: share(&file.stall_some).or(default.stall_some),
         stall_full: share(&file.stall_full).or(default.stall_full),
+        speed_below: share(&file.speed_below).or(default.speed_below),
         drain: file.drain.as_ref().map_or(default.drain, |drain| drain.value.amount),
     }
 }
@@ -91,6 +93,16 @@ const RISING: Order = Order {
     written: share_written,
     below: |share| share / 20 * 10,
     above: |share| (share + 1000) / 2,
+};
+
+// Less speed the worse it is.
+const SINKING: Order = Order {
+    holds: |milder, worse| milder > worse,
+    up: "less than",
+    down: "more than",
+    written: share_written,
+    below: |share| (share + 1000) / 2,
+    above: |share| share / 20 * 10,
 };
 
 // Less time the worse it is: what is "above" in trouble is below in time.

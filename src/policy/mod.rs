@@ -78,7 +78,8 @@ pub struct Pressure {
     pub emergency: Threshold,
 }
 
-/// One level of trouble: at or above `use_share` of a pool, or at or above a share of time stalled on memory.
+/// One level of trouble: at or above `use_share` of a pool, at or above a share of time stalled on memory, or below a share
+/// of the usual speed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Threshold {
     pub use_share: Permille,
@@ -86,6 +87,8 @@ pub struct Threshold {
     pub stall_some: Option<Permille>,
     /// Share of time in which all tasks waited for memory (PSI `full`).
     pub stall_full: Option<Permille>,
+    /// Replies slower than this share of their usual speed, while others use much of what they are computed on.
+    pub speed_below: Option<Permille>,
     /// How long the replies in flight may take to finish before the deadline's rule applies.
     pub drain: Span,
 }
@@ -172,6 +175,10 @@ pub struct TimelineEntry {
     pub foreign: Option<Bytes>,
     pub vram_foreign: Option<Bytes>,
     pub stall_some: Option<Permille>,
+    /// What others use of all processors together; unknown until it is told.
+    pub cpu_foreign: Option<Permille>,
+    /// The share of their usual speed that replies have. Until it is told nobody measures them.
+    pub speed: Option<Permille>,
     pub in_flight: Option<u32>,
 }
 
@@ -200,18 +207,21 @@ impl Default for Pressure {
                 use_share: Permille::percent(80),
                 stall_some: Some(Permille::percent(10)),
                 stall_full: None,
+                speed_below: Some(Permille::percent(50)),
                 drain: Span::seconds(120),
             },
             hard: Threshold {
                 use_share: Permille::percent(90),
                 stall_some: None,
                 stall_full: Some(Permille::percent(20)),
+                speed_below: None,
                 drain: Span::seconds(15),
             },
             emergency: Threshold {
                 use_share: Permille::percent(97),
                 stall_some: None,
                 stall_full: Some(Permille::percent(40)),
+                speed_below: None,
                 drain: Span::seconds(5),
             },
         }

@@ -135,22 +135,36 @@ fn timeline(
         }
         within(rules, "foreign", file.foreign.as_ref(), machine.memory, "memory");
         within(rules, "vram_foreign", file.vram_foreign.as_ref(), machine.vram, "vram");
-        if let Some(stall) = file.stall_some.as_ref().filter(|stall| stall.value.amount > Permille::percent(100)) {
-            let title = format!("`stall_some` is a share of time: {}", stall.value.written);
-            let told = Diagnostic::new(stall.span.clone(), title, "more than all of it");
-            rules.tell(told.expected("at most 100%").help("write `stall_some: 20%`"));
+        let shares = [
+            ("stall_some", "time", &file.stall_some, "20%"),
+            ("cpu_foreign", "all processors", &file.cpu_foreign, "60%"),
+            ("speed", "the usual speed", &file.speed, "40%"),
+        ];
+        for (key, whole, share, fix) in shares {
+            share_of(rules, (key, whole), share.as_ref(), fix);
         }
+        let share = |share: &Option<Placed<Quantity<Permille>>>| share.as_ref().map(|share| share.value.amount);
         let amount = |size: &Option<Placed<Quantity<Bytes>>>| size.as_ref().map(|size| size.value.amount);
         entries.push(TimelineEntry {
             at,
             foreign: amount(&file.foreign),
             vram_foreign: amount(&file.vram_foreign),
-            stall_some: file.stall_some.as_ref().map(|stall| stall.value.amount),
+            stall_some: share(&file.stall_some),
+            cpu_foreign: share(&file.cpu_foreign),
+            speed: share(&file.speed),
             in_flight: file.in_flight,
             ..TimelineEntry::default()
         });
     }
     entries
+}
+
+/// No share is more than the whole.
+fn share_of(rules: &mut Rules<'_>, (key, whole): (&str, &str), share: Option<&Placed<Quantity<Permille>>>, fix: &str) {
+    let Some(share) = share.filter(|share| share.value.amount > Permille::percent(100)) else { return };
+    let title = format!("`{key}` is a share of {whole}: {}", share.value.written);
+    let told = Diagnostic::new(share.span.clone(), title, "more than all of it");
+    rules.tell(told.expected("at most 100%").help(format!("write `{key}: {fix}`")));
 }
 
 /// Others cannot use more than there is.

@@ -31,6 +31,7 @@ use crate::config::Config;
 use crate::decide::command::Command;
 use crate::decide::input::Input;
 use crate::decide::phase::Phase;
+use crate::decide::slow::Replied;
 use crate::gateway::{Event, Gateway};
 use crate::policy::{Policy, Rung};
 use crate::sample::Traffic;
@@ -228,6 +229,7 @@ impl Conductor {
             | Input::UnloadDone { .. }
             | Input::CheckDone { .. }
             | Input::Drained { .. }
+            | Input::Replied(_)
             | Input::PolicyChanged(_)
             | Input::OperatorSaid(_)
             | Input::Lease(_)
@@ -247,6 +249,9 @@ impl Conductor {
                 }
             }
             Event::Wanted => self.take_sample(),
+            Event::Replied { rung, tokens, took_us, in_flight } => {
+                self.handle(Input::Replied(Replied { rung, tokens, took_us, in_flight }));
+            }
             Event::UpstreamFailed { why } => {
                 tracing::debug!(message = "The server failed a request.", %why);
                 self.parts.nudge.notify_one();

@@ -13,6 +13,7 @@ use crate::store::decision::Kept;
 use crate::store::error::StoreError;
 use crate::store::leases::LeaseRow;
 use crate::store::tried::Tried;
+use crate::store::words::WordRow;
 use crate::store::{self, Store, suggestions};
 use crate::tell::experiment::Tally;
 

@@ -129,4 +129,6 @@ mod faulty;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod slow;
+#[cfg(test)]
 mod tests;

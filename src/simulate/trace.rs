@@ -215,6 +215,8 @@ impl Reading {
             vram_foreign: sum(|gpu| gpu.foreign),
             in_flight: line.requests,
             stall_some: None,
+            cpu_foreign: None,
+            speed: None,
         });
         Ok(())
     }
@@ -334,6 +336,7 @@ mod tests {
             vram_foreign: Some(Bytes(3)),
             stall_some: Some(Permille(250)),
             in_flight: Some(3),
+            ..TimelineEntry::default()
         };
         let second = TimelineEntry {
             at: Span(1500),

@@ -7,9 +7,10 @@ use super::callers::{Callers, REPLY};
 use crate::classify::tier::Machine;
 use crate::decide::command::Command;
 use crate::decide::input::{Input, ModelFacts, ServerFacts};
+use crate::decide::slow::Replied;
 use crate::footprint::Footprint;
 use crate::policy::{Amounts, Policy, Rung, TestMachine, TimelineEntry};
-use crate::sample::{ProcessMemory, Reading, Resident, ResidentState, Sample, Stall, Traffic};
+use crate::sample::{ForeignUse, ProcessMemory, Reading, Resident, ResidentState, Sample, Stall, Traffic};
 use crate::units::{Bytes, Moment, Permille, Span};
 
 /// What a model server needs for an unload, and the kernel after it to have the memory back.
@@ -20,6 +21,8 @@ const CHECK: Span = Span::ms(100);
 const LOAD_RATE: Bytes = Bytes::gib(1);
 const LOAD_MIN: Span = Span::seconds(1);
 const STALL_WINDOW: Span = Span::seconds(2);
+/// The tokens of a reply.
+const TOKENS: u32 = 200;
 
 /// A machine with a model server, as a test or a trace describes it.
 #[derive(Debug)]
@@ -53,6 +56,9 @@ pub struct Load {
     pub foreign: Bytes,
     pub vram_foreign: Bytes,
     pub stall_some: Permille,
+    /// What others use of the processors, where it is known, and the share of their usual speed that replies have.
+    pub cpu_foreign: Option<Permille>,
+    pub speed: Option<Permille>,
 }
 
 /// Who holds what at one moment, and what serves.
@@ -81,6 +87,8 @@ enum Event {
     Unloaded(Arc<Rung>),
     Checked(Arc<Rung>),
     Drained(Arc<Rung>),
+    /// One of the replies in flight comes to its end.
+    Replied,
 }
 
 impl World {
@@ -147,6 +155,12 @@ impl World {
                         self.returning.push((now + PAGES_BACK, held.amounts));
                     }
                     return Some(Input::UnloadDone { rung: rung.name.clone() });
+                }
+                Event::Replied => {
+                    self.schedule(now + REPLY, Event::Replied);
+                    if let Some(replied) = self.replied() {
+                        return Some(Input::Replied(replied));
+                    }
                 }
                 Event::Checked(rung) => return Some(Input::CheckDone { rung: rung.name.clone() }),
                 Event::Drained(rung) => {
@@ -242,8 +256,17 @@ impl World {
                 held: self.callers.held(),
                 admitted_total: self.callers.admitted_total,
             },
+            foreign_use: ForeignUse { cpu: self.load.cpu_foreign, gpu: None },
             ..Sample::default()
         }
+    }
+
+    /// How quick the replies of what serves are now.
+    fn replied(&self) -> Option<Replied> {
+        let (rung, speed) = (self.serving.clone()?, self.load.speed?);
+        let in_flight = self.callers.in_flight();
+        let took_us = REPLY.0 * 1000 * 1000 / u64::from(speed.0.max(1));
+        (in_flight > 0).then_some(Replied { rung, tokens: TOKENS, took_us, in_flight })
     }
 
     pub fn holdings(&self) -> Holdings {
@@ -298,6 +321,10 @@ impl World {
             self.load.foreign = entry.foreign.unwrap_or(self.load.foreign);
             self.load.vram_foreign = entry.vram_foreign.unwrap_or(self.load.vram_foreign);
             self.load.stall_some = entry.stall_some.unwrap_or(self.load.stall_some);
+            self.load.cpu_foreign = entry.cpu_foreign.or(self.load.cpu_foreign);
+            if entry.speed.is_some() && std::mem::replace(&mut self.load.speed, entry.speed).is_none() {
+                self.schedule(now + REPLY, Event::Replied);
+            }
             if let Some(wanted) = entry.in_flight {
                 self.callers.want(now, wanted);
             }

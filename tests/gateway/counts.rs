@@ -34,6 +34,20 @@ async fn a_reply_counts_until_its_end_and_the_closed_gate_reports_then() {
 }
 
 #[tokio::test]
+async fn the_end_of_a_reply_tells_how_quick_it_was_by_the_servers_own_counters() {
+    let mut rig = Rig::new(ServerKind::Ollama).await;
+    rig.gateway.publish(rung("large"));
+    let last = "{\"done\":true,\"eval_count\":40,\"eval_duration\":2000000000}\n";
+    rig.act(Act::Pieces(LINES, vec!["{\"done\":false}\n", last]));
+    assert_eq!(text(rig.post("/api/chat", r#"{"model":"mai"}"#).await).await, format!("{{\"done\":false}}\n{last}"));
+    let expected = Event::Replied { rung: "large".to_owned(), tokens: 40, took_us: 2_000_000, in_flight: 1 };
+    assert_eq!(rig.event().await, expected);
+    rig.act(Act::Pieces(LINES, vec!["{\"done\":true}\n"]));
+    text(rig.post("/api/chat", r#"{"model":"mai"}"#).await).await;
+    rig.no_event();
+}
+
+#[tokio::test]
 async fn closing_what_nobody_uses_or_nobody_knows_reports_at_once() {
     let mut rig = Rig::new(ServerKind::Ollama).await;
     rig.gateway.publish(rung("large"));

@@ -114,6 +114,7 @@ async fn drain(rig: &mut Rig, loaded: &Loaded, old: &str, waver: bool) {
             Event::Drained { rung, .. } if rung == old && rig.gateway.is_vacant(&model) => break,
             Event::Drained { rung, .. } => assert_eq!(rung, old),
             Event::Wanted => rig.gateway.assessed(),
+            Event::Replied { .. } => {}
             Event::UpstreamFailed { why } => panic!("{why}"),
         }
     }

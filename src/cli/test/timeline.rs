@@ -104,8 +104,10 @@ fn told(entry: &TimelineEntry) -> String {
     let held: Vec<String> = foreign.into_iter().chain(vram).collect();
     let held = (!held.is_empty()).then(|| format!("others hold {}", held.join(" and ")));
     let stalls = entry.stall_some.map(|share| format!("programs wait for memory {share} of the time"));
+    let cpu = entry.cpu_foreign.map(|share| format!("others use {share} of the processors"));
+    let speed = entry.speed.map(|share| format!("replies have {share} of their usual speed"));
     let asked = entry.in_flight.map(|count| format!("replies in flight: {count}"));
-    [held, stalls, asked].into_iter().flatten().collect::<Vec<_>>().join("; ")
+    [held, stalls, cpu, speed, asked].into_iter().flatten().collect::<Vec<_>>().join("; ")
 }
 
 fn done(command: &Command) -> String {

@@ -113,6 +113,7 @@ impl Checks {
             | Input::ModelsFound(_)
             | Input::CheckFailed { .. }
             | Input::Drained { .. }
+            | Input::Replied(_)
             | Input::PolicyChanged(_) => {}
         }
     }

@@ -108,7 +108,9 @@ proptest! {
         for (later, gib, in_flight, stall) in steps {
             at = at + Span(later);
             let stall_some = Some(Permille(stall));
-            timeline.push(TimelineEntry { in_flight: Some(in_flight), stall_some, ..foreign(at, gib) });
+            let (cpu_foreign, speed) = (Some(Permille(stall * 2)), Some(Permille(1000 - stall * 2)));
+            let entry = TimelineEntry { in_flight: Some(in_flight), stall_some, cpu_foreign, speed, ..foreign(at, gib) };
+            timeline.push(entry);
         }
         let text = recorded(&timeline, Span(from.min(at.0)), at + Span::minutes(1));
         let replay = replayed(&text);
@@ -133,6 +135,21 @@ fn an_input_that_was_changed_is_noticed_where_it_first_matters() {
     assert_ne!(tampered, text);
     let difference = replayed(&tampered).difference.expect("it decides otherwise");
     assert!(difference.line > line, "{difference:?} after {line}");
+}
+
+#[test]
+fn how_quick_replies_were_is_recorded_and_decided_by_again() {
+    let quick = TimelineEntry {
+        cpu_foreign: Some(Permille(50)),
+        speed: Some(Permille(1000)),
+        in_flight: Some(1),
+        ..foreign(Span::ZERO, 1)
+    };
+    let (cpu_foreign, speed) = (Some(Permille(700)), Some(Permille(300)));
+    let slow = TimelineEntry { at: Span::minutes(6), cpu_foreign, speed, ..TimelineEntry::default() };
+    let text = recorded(&[quick, slow], Span::ZERO, Span::minutes(8));
+    assert!(text.contains("\"replied\"") && text.contains("\"why\":\"slow\""));
+    assert_eq!(replayed(&text).difference, None);
 }
 
 #[test]

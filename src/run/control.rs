@@ -3,7 +3,7 @@
 use tokio::sync::oneshot;
 
 use super::conductor::Conductor;
-use super::report;
+use super::{report, words};
 use crate::admin::control::{Answer, Asked, Wish};
 use crate::decide::input::Input;
 use crate::decide::lease::LeaseTold;
@@ -54,6 +54,9 @@ impl Conductor {
         tracing::info!(message = "The operator has spoken.", ?said);
         self.handle(Input::OperatorSaid(said));
         let status = self.parts.controller.status();
+        if let Some(store) = &self.parts.store {
+            store.keep_words(words::rows(self.parts.clock.now(), &status.words));
+        }
         Answer::Holds(report::word(self.parts.clock.now(), &status))
     }
 

@@ -12,6 +12,7 @@ use crate::footprint::sightings::Learned;
 use crate::store::decision::Kept;
 use crate::store::error::StoreError;
 use crate::store::leases::LeaseRow;
+use crate::store::words::WordRow;
 use crate::store::tried::Tried;
 use crate::store::words::WordRow;
 use crate::store::{self, Store, suggestions};
@@ -29,6 +30,7 @@ pub struct Found {
     /// The last decisions, oldest first.
     pub decisions: Vec<Kept>,
     pub leases: Vec<LeaseRow>,
+    pub words: Vec<WordRow>,
     pub outbox: Kit,
     /// What came of each variant of what was asked of people.
     pub tallies: BTreeMap<String, Tally>,
@@ -42,6 +44,7 @@ impl Found {
             tried: Vec::new(),
             decisions: Vec::new(),
             leases: Vec::new(),
+            words: Vec::new(),
             outbox: Kit::without_store(),
             tallies: BTreeMap::new(),
         }
@@ -58,12 +61,12 @@ pub async fn open(path: Option<&Path>) -> Found {
         return Found::nothing();
     };
     match opened(path.clone()).await {
-        Some(Ok(store::Opened { store, learned, tried, decisions, leases, outbox, suggestions, .. })) => {
+        Some(Ok(store::Opened { store, learned, tried, decisions, leases, words, outbox, suggestions, .. })) => {
             tracing::info!(message = "What was learned is kept.", path = %path.display(), models = learned.len());
             let outbox = Kit::new(store.messages(), outbox, &path);
             let tallies = suggestions.into_iter().filter_map(tally).collect();
             let tried = tried.into_iter().map(of_store).collect();
-            Found { store: Some(store), learned, tried, decisions, leases, outbox, tallies }
+            Found { store: Some(store), learned, tried, decisions, leases, words, outbox, tallies }
         }
         Some(Err(error)) => {
             tracing::warn!(message = "What was learned in earlier runs is not used, and nothing is kept.", %error);

@@ -18,6 +18,7 @@ mod outcomes;
 mod report;
 mod sampling;
 mod telling;
+mod words;
 pub mod server;
 
 use std::net::SocketAddr;
@@ -126,7 +127,7 @@ async fn drive(
     (report, wishes, asked): (watch::Sender<Arc<StatusReport>>, mpsc::Receiver<Asked>, mpsc::Receiver<Ask>),
 ) -> Result<(), RunError> {
     let (Setup { config, policy, persona }, clock) = (setup, Clock::start());
-    let Found { store, learned, tried, decisions, leases, outbox, tallies } =
+    let Found { store, learned, tried, decisions, leases, words, outbox, tallies } =
         keeping::open(config.store.as_deref()).await;
     let suggestions = store.as_ref().map(Store::suggestions);
     let outcomes = Outcomes::start(suggestions, report.subscribe(), config.tell.experiments.within, outcomes::here());
@@ -169,7 +170,7 @@ async fn drive(
     let jobs = sampling::start(sampler(&config, &driver), machine, clock, inputs.clone(), Arc::clone(&holders));
     let jobs = jobs.map_err(|source| RunError::Thread { source })?;
     let known = [Input::FootprintsLearned(learned), Input::WindowsTried(tried), leases::kept(leases)];
-    known.into_iter().for_each(|known| drop(inputs.send(known)));
+    known.into_iter().chain(words::kept(&words)).for_each(|known| drop(inputs.send(known)));
 
     // Only now, so that the server is heard of after all that was known before it.
     let watching = tokio::spawn(watching.run());

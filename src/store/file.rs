@@ -56,6 +56,7 @@ impl File {
         database.pragma_update(None, "foreign_keys", true).map_err(at)?;
         migrate(&mut database).map_err(at)?;
         database.execute(super::leases::TABLE, []).map_err(at)?;
+        database.execute(super::words::TABLE, []).map_err(at)?;
         // Also tells at once where nothing can be written, and not at the first value.
         database.execute(FORGET, params![MODELS_MAX]).map_err(at)?;
         outbox::forget_old(&database).map_err(at)?;

@@ -13,6 +13,7 @@ pub mod leases;
 pub mod speed;
 pub mod suggestions;
 pub mod tried;
+pub mod words;
 
 mod file;
 mod outbox;
@@ -31,6 +32,7 @@ use self::leases::LeaseRow;
 use self::queue::Queue;
 use self::speed::Measured;
 use self::tried::Tried;
+use self::words::WordRow;
 use crate::footprint::sightings::Learned;
 use crate::letter::{Change, Left};
 use tokio::sync::oneshot;
@@ -49,6 +51,8 @@ enum Value {
     Lease(LeaseRow),
     /// A lease that is over, by its number.
     LeaseOver(u64),
+    /// All that the operator has said.
+    Words(Vec<WordRow>),
     Suggestion(suggestions::Suggestion),
     Outcome(suggestions::Outcome),
     /// That somebody has seen what was asked, and whom to tell which it was.
@@ -75,6 +79,8 @@ pub struct Opened {
     pub tried: Vec<Tried>,
     /// Also such as are over by now.
     pub leases: Vec<LeaseRow>,
+    /// Also what is over by now.
+    pub words: Vec<WordRow>,
     pub outbox: Left,
     /// What came of each variant of what was asked of people.
     pub suggestions: Vec<suggestions::Tally>,
@@ -95,7 +101,7 @@ impl Store {
             }
             opened => (opened?, None),
         };
-        let (learned, tried, leases) = (file.learned()?, file.tried()?, file.leases()?);
+        let (learned, tried, leases, words) = (file.learned()?, file.tried()?, file.leases()?, file.words()?);
         let (outbox, suggestions, decisions) = (file.messages()?, file.suggestions()?, file.decisions()?);
         let (queue, failed) = (Arc::new(Queue::new(WAITING_MAX)), Arc::new(AtomicU64::new(0)));
         let (taken, counted) = (Arc::clone(&queue), Arc::clone(&failed));
@@ -103,7 +109,7 @@ impl Store {
             std::thread::Builder::new().name("store".to_owned()).spawn(move || write_all(file, &taken, &counted));
         let thread = thread.map_err(|source| StoreError::Thread { source })?;
         let store = Store { queue, failed, thread: Some(thread) };
-        Ok(Opened { store, learned, tried, leases, outbox, suggestions, decisions, set_aside })
+        Ok(Opened { store, learned, tried, leases, words, outbox, suggestions, decisions, set_aside })
     }
 
     /// Keeps what was learned of a model, in place of what was kept under its key. It never waits.
@@ -133,6 +139,11 @@ impl Store {
 
     pub fn forget_lease(&self, id: u64) {
         self.queue.put(Value::LeaseOver(id));
+    }
+
+    /// Keeps what the operator has said, in place of all that was kept of it. It never waits.
+    pub fn keep_words(&self, words: Vec<WordRow>) {
+        self.queue.put(Value::Words(words));
     }
 
     /// For whoever keeps messages here, as long as the store is open.
@@ -211,6 +222,7 @@ fn write_all(mut file: File, queue: &Queue<Value>, failed: &AtomicU64) {
             Value::Tried(tried) => file.write_tried(&tried),
             Value::Lease(lease) => file.write_lease(&lease),
             Value::LeaseOver(id) => file.forget_lease(id),
+            Value::Words(words) => file.write_words(&words),
             Value::Suggestion(suggestion) => file.write_suggestion(&suggestion),
             Value::Outcome(outcome) => file.write_outcome(&outcome),
             Value::Ack(id, done) => file.write_ack(id.as_deref()).map(|acked| {

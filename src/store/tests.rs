@@ -6,6 +6,7 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 
 use super::speed::Speed;
+use super::words::WordRow;
 use super::*;
 use crate::footprint::Footprint;
 use crate::footprint::key::FootprintKey;
@@ -81,6 +82,26 @@ fn a_lease_is_there_in_the_next_run_until_it_is_over() {
     second.store.forget_lease(1);
     drop(second.store);
     assert_eq!(opened(&path).leases, [renewed]);
+}
+
+#[test]
+fn what_the_operator_has_said_is_there_in_the_next_run_and_what_he_took_back_is_not() {
+    let (_folder, path) = folder();
+    let row = |word: &str, rung: Option<&str>| WordRow {
+        word: word.to_owned(),
+        rung: rung.map(str::to_owned),
+        ends_unix_ms: Some(1_764_000_000_000),
+        rests_until_unix_ms: None,
+    };
+    let first = opened(&path);
+    assert_eq!(first.words, []);
+    first.store.keep_words(vec![row("sleep", None), row("pin", Some("small"))]);
+    drop(first.store);
+    let second = opened(&path);
+    assert_eq!(second.words, [row("pin", Some("small")), row("sleep", None)]);
+    second.store.keep_words(vec![row("sleep", None)]);
+    drop(second.store);
+    assert_eq!(opened(&path).words, [row("sleep", None)]);
 }
 
 #[test]

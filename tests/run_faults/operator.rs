@@ -186,6 +186,27 @@ async fn a_lease_survives_a_restart_and_ends_when_nobody_renews_it() {
 }
 
 #[tokio::test]
+async fn what_the_operator_said_survives_a_restart() {
+    let server = fake().await;
+    let mut sidecar = Sidecar::start(&plan(&server));
+    sidecar.until_serves("large").await;
+    assert_eq!(told(&sidecar, &["pin", "small", "--for", "1h"]).await.code, Some(0));
+    sidecar.until_serves("small").await;
+    sidecar.stop().await;
+
+    let mut sidecar = sidecar.again();
+    let status = sidecar.until_serves("small").await;
+    assert_eq!(status["pin"]["rung"], "small");
+    assert!(status["pin"]["ends_in_ms"].as_u64().is_some_and(|left| left > 3_400_000), "{status:#}");
+    assert_eq!(told(&sidecar, &["resume"]).await.code, Some(0));
+    sidecar.until_serves("large").await;
+    sidecar.stop().await;
+    let mut sidecar = sidecar.again();
+    assert_eq!(sidecar.until_serves("large").await["pin"], json!(null), "what was taken back is not there either");
+    sidecar.stop().await;
+}
+
+#[tokio::test]
 async fn who_does_not_wait_for_room_takes_nothing_away() {
     let server = fake().await;
     let mut sidecar = Sidecar::start(&plan(&server));

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::books::Books;
 use super::command::Command;
 use super::explain::Decision;
+use super::forecast::Outlook;
 use super::freeze::Returning;
 use super::input::{Input, ServerFacts};
 use super::learn::Learning;
@@ -21,9 +22,8 @@ use super::peaks::Peaks;
 use super::phase::{Phase, Switch};
 use super::severity::Severity;
 use super::slow::{LeftSlow, Speeds};
-use super::stable::{Trials, TriedWindows};
+use super::stable::TriedWindows;
 use super::timer::{Timer, TimerTable};
-use super::trend::Trend;
 use super::word::Words;
 use crate::classify::tier::{Machine, TierFound, tier};
 use crate::classify::{Assessment, Cause, Ledger, LedgerModel, Level, Pool};
@@ -83,9 +83,8 @@ pub struct Controller {
     pub(super) returning: [Option<Returning>; Pool::ALL.len()],
     pub(super) books: Books,
     pub(super) peaks: [Peaks; Pool::ALL.len()],
-    pub(super) trends: [Trend; Pool::ALL.len()],
-    /// How many looks in a row have foreseen trouble, and what others held when the serving rung was chosen.
-    pub(super) foreseen: [u32; Pool::ALL.len()],
+    pub(super) outlook: Outlook,
+    /// What others held when the serving rung was chosen.
     pub(super) foreign_when_chosen: [Bytes; Pool::ALL.len()],
     /// How long replies were seen to need to their end.
     pub(super) drain_seen: Span,
@@ -94,8 +93,7 @@ pub struct Controller {
     pub(super) stalls_masked_until: Moment,
     pub(super) damping: BTreeMap<String, Damping>,
     pub(super) learning: Learning,
-    /// The stable times that are tried, where they are; and what earlier runs and other tiers found.
-    pub(super) trials: Option<Box<Trials>>,
+    /// What the stable times that were tried in earlier runs and other tiers have been worth.
     pub(super) tried: Vec<TriedWindows>,
     /// When the last climbs were begun.
     pub(super) climbs: VecDeque<Moment>,
@@ -190,8 +188,7 @@ impl Controller {
             returning: [None; Pool::ALL.len()],
             books: Books::default(),
             peaks: Default::default(),
-            trends: Default::default(),
-            foreseen: Default::default(),
+            outlook: Outlook::default(),
             foreign_when_chosen: Default::default(),
             drain_seen: Span::ZERO,
             severity: Severity::default(),
@@ -199,7 +196,6 @@ impl Controller {
             stalls_masked_until: now,
             damping: BTreeMap::new(),
             learning: Learning::default(),
-            trials: None,
             tried: Vec::new(),
             climbs: VecDeque::new(),
             load_times: BTreeMap::new(),

@@ -5,9 +5,13 @@
 //! was not needed costs little, a climb that has to be undone costs two switches. A rise steeper than can be foreseen is
 //! met by the thresholds.
 
+use serde::{Deserialize, Serialize};
+
 use super::controller::Controller;
 use super::fit::{Room, amount};
 use super::phase::{Kind, Phase};
+use super::stable::Trials;
+use super::trend::Trend;
 use crate::classify::{Cause, Pool, PoolAssessment};
 use crate::units::{Bytes, Moment, Permille, Span};
 
@@ -22,6 +26,16 @@ const LOOKS: Span = Span::seconds(6);
 const AHEAD_MIN: Span = Span::seconds(10);
 const AHEAD_MAX: Span = Span::minutes(5);
 
+/// How it goes on with what others hold.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(super) struct Outlook {
+    pub trends: [Trend; Pool::ALL.len()],
+    /// How many looks in a row have foreseen trouble.
+    pub foreseen: [u32; Pool::ALL.len()],
+    /// The stable times that are tried, where they are.
+    pub trials: Option<Box<Trials>>,
+}
+
 impl Controller {
     /// After every sample: follows what others hold, and makes it trouble if it will not go well for long.
     pub(super) fn foresee(&mut self, now: Moment) {
@@ -30,16 +44,16 @@ impl Controller {
             let place = pool as usize;
             let read = self.latest.pool(pool).filter(|_| !self.latest.unread.of(pool));
             let Some(latest) = read.copied() else {
-                self.trends[place].forget();
+                self.outlook.trends[place].forget();
                 continue;
             };
             // While our own moves blur it nobody knows how it goes.
             let clear = self.ledger.frozen.of(pool).is_none() && !self.blind;
-            if clear && self.trends[place].push(now, latest.foreign) {
+            if clear && self.outlook.trends[place].push(now, latest.foreign) {
                 let crossing = self.crossing(now, &latest);
-                self.foreseen[place] = if crossing.is_some() { self.foreseen[place] + 1 } else { 0 };
+                self.outlook.foreseen[place] = if crossing.is_some() { self.outlook.foreseen[place] + 1 } else { 0 };
             }
-            if self.foreseen[place] >= AGREE {
+            if self.outlook.foreseen[place] >= AGREE {
                 found = found.or(self.crossing(now, &latest));
             }
         }
@@ -51,7 +65,7 @@ impl Controller {
         let going =
             self.phase == Phase::Draining && self.switch.as_ref().is_some_and(|switch| switch.kind == Kind::Down);
         let serving = self.serving.as_ref().filter(|_| self.phase == Phase::Steady || going)?;
-        let rise = self.trends[pool.pool as usize].rise_now(now)?;
+        let rise = self.outlook.trends[pool.pool as usize].rise_now(now)?;
         let need = amount(&self.footprint(serving)?, pool.pool);
         if need == Bytes::ZERO || pool.used.share_of(pool.capacity) < WATCHED {
             return None;
@@ -95,7 +109,7 @@ impl Controller {
     /// What others are expected to hold when a switch to this rung would be over, if that is clearly more than now: less
     /// than the margin comes and goes by itself.
     pub(super) fn expected(&self, now: Moment, pool: &PoolAssessment, target: usize) -> Bytes {
-        let rise = self.trends[pool.pool as usize].rise_now(now);
+        let rise = self.outlook.trends[pool.pool as usize].rise_now(now);
         let expected = rise.map_or(Bytes::ZERO, |rise| rise.expected(now + self.ahead(target)));
         let margin = pool.capacity.share(self.policy.upgrade.margin);
         if expected >= pool.foreign + margin { expected } else { Bytes::ZERO }
@@ -105,7 +119,7 @@ impl Controller {
     pub(super) fn rooms_ahead(&self, now: Moment, target: usize) -> Option<Vec<Room>> {
         let mut rooms = self.rooms(now, Span::ZERO)?;
         for room in &mut rooms {
-            if let Some(rise) = self.trends[room.pool as usize].rise_now(now) {
+            if let Some(rise) = self.outlook.trends[room.pool as usize].rise_now(now) {
                 room.foreign = room.foreign.max(rise.at_most(now + self.ahead(target)));
             }
         }

@@ -237,13 +237,13 @@ impl Controller {
     /// How long a rung must have fitted before it is climbed to, whatever has happened to it.
     pub(super) fn stable_base(&self) -> Span {
         let upgrade = &self.policy.upgrade;
-        let learned = self.trials.as_ref().filter(|_| upgrade.learn.is_some()).map(|trials| trials.window());
+        let learned = self.outlook.trials.as_ref().filter(|_| upgrade.learn.is_some()).map(|trials| trials.window());
         learned.unwrap_or(upgrade.stable)
     }
 
     pub(super) fn windows_tried(&mut self, tried: Vec<TriedWindows>) {
         self.tried = tried;
-        self.trials = None;
+        self.outlook.trials = None;
     }
 
     /// After every sample: what each stable time would make of it.
@@ -253,11 +253,11 @@ impl Controller {
             return;
         }
         // All of them begin where we do: with the rung that serves.
-        if self.trials.is_none() && (self.phase != Phase::Steady || self.serving.is_none()) {
+        if self.outlook.trials.is_none() && (self.phase != Phase::Steady || self.serving.is_none()) {
             return;
         }
         let start = self.policy.upgrade.stable;
-        let mut trials = self.trials.take().unwrap_or_else(|| {
+        let mut trials = self.outlook.trials.take().unwrap_or_else(|| {
             let mut trials = Trials::new(now, learn, start, self);
             trials.take_up(&self.tried);
             Box::new(trials)
@@ -267,7 +267,7 @@ impl Controller {
         }
         let foreign = self.latest.pools().map(|pool| pool.foreign);
         let worth_keeping = trials.step(now, foreign);
-        self.trials = Some(trials);
+        self.outlook.trials = Some(trials);
         if worth_keeping {
             self.keep_tried();
         }
@@ -275,21 +275,21 @@ impl Controller {
 
     /// A footprint may be another now.
     pub(super) fn weigh_windows_anew(&mut self) {
-        if let Some(trials) = &mut self.trials {
+        if let Some(trials) = &mut self.outlook.trials {
             trials.bars = Bars::default();
         }
     }
 
     /// With another tier or ladder the worths are others; those of this one are not lost.
     pub(super) fn set_trials_aside(&mut self) {
-        let Some(trials) = self.trials.take() else { return };
+        let Some(trials) = self.outlook.trials.take() else { return };
         let tried = trials.tried();
         self.tried.retain(|other| (&other.tier, &other.ladder) != (&tried.tier, &tried.ladder));
         self.tried.push(tried);
     }
 
     pub(super) fn keep_tried(&mut self) {
-        let Some(trials) = &self.trials else { return };
+        let Some(trials) = &self.outlook.trials else { return };
         let (tried, start) = (trials.tried(), self.policy.upgrade.stable);
         let reason = Reason::WindowsTried { window: tried.leader, start };
         self.commands.push_back(Command::KeepWindows { tried, reason });

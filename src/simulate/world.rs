@@ -315,7 +315,7 @@ impl World {
     }
 
     fn follow_timeline(&mut self, now: Moment) {
-        while let Some(entry) = self.timeline.get(self.place).filter(|entry| Moment::START + entry.at <= now) {
+        while let Some(entry) = self.timeline.get(self.place).copied().filter(|entry| Moment::START + entry.at <= now) {
             self.load.memory = entry.memory.unwrap_or(self.load.memory);
             self.load.vram = entry.vram.unwrap_or(self.load.vram);
             self.load.foreign = entry.foreign.unwrap_or(self.load.foreign);

@@ -12,7 +12,6 @@ use crate::footprint::sightings::Learned;
 use crate::store::decision::Kept;
 use crate::store::error::StoreError;
 use crate::store::leases::LeaseRow;
-use crate::store::words::WordRow;
 use crate::store::tried::Tried;
 use crate::store::words::WordRow;
 use crate::store::{self, Store, suggestions};

@@ -18,6 +18,7 @@ use super::recorder::terminate;
 
 const SERVER_MAX: Duration = Duration::from_secs(60);
 const READY_MAX: Duration = Duration::from_secs(120);
+const MEASURED_MAX: Duration = Duration::from_secs(180);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// The rungs, best first, each with its model. The names differ, so that one taken for the other is found out.
 pub const LADDER: [(&str, &str); 3] =
@@ -99,6 +100,7 @@ impl Bench {
         let health = format!("http://127.0.0.1:{server}/health");
         wait_for(&http, &health, SERVER_MAX, &mut recorder, "the server").await?;
         let config = write_files(places, server, gateway, admin)?;
+        measure(places, &config).await?;
         let mut program = start_program(places, &config)?;
         let ready = format!("http://127.0.0.1:{admin}/readyz");
         wait_for(&http, &ready, READY_MAX, &mut program, "the sidecar").await?;
@@ -151,25 +153,37 @@ fn start_recorder(places: &Places, port: u16, record: &str) -> Result<Child, Str
         .map_err(|error| format!("the recorder cannot be started: {error}"))
 }
 
-fn start_program(places: &Places, config: &str) -> Result<Child, String> {
-    let built = env!("CARGO_BIN_EXE_tierkeeper").to_owned();
-    let program = std::env::var("TIERKEEPER_BIN").unwrap_or(built);
-    let path = places.file("tierkeeper.log");
-    let log = File::create(&path).map_err(|error| format!("{path}: {error}"))?;
-    let errors = log.try_clone().map_err(|error| format!("{path}: {error}"))?;
-    let mut command = Command::new(&program);
-    // Its settings can come from such variables too, and those of this test are none of them.
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TIERKEEPER_")) {
-        command.env_remove(name);
-    }
+/// What each rung takes is measured first, as an owner would: a bound that is only predicted leaves too much to chance.
+async fn measure(places: &Places, config: &str) -> Result<(), String> {
     // What an earlier run learned is not to be known.
     let state = places.work.join("state");
     if state.exists() {
         std::fs::remove_dir_all(&state).map_err(|error| format!("{}: {error}", state.display()))?;
     }
-    command
+    let mut calibrate = program(places, "calibrate", config, "calibrate.log")?;
+    let ended = tokio::time::timeout(MEASURED_MAX, calibrate.wait()).await;
+    let ended = ended.map_err(|_| "calibrate did not end")?.map_err(|error| format!("calibrate: {error}"))?;
+    if ended.success() { Ok(()) } else { Err(format!("calibrate: {ended}; see {}", places.file("calibrate.log"))) }
+}
+
+fn start_program(places: &Places, config: &str) -> Result<Child, String> {
+    program(places, "run", config, "tierkeeper.log")
+}
+
+fn program(places: &Places, command: &str, config: &str, log: &str) -> Result<Child, String> {
+    let built = env!("CARGO_BIN_EXE_tierkeeper").to_owned();
+    let program = std::env::var("TIERKEEPER_BIN").unwrap_or(built);
+    let path = places.file(log);
+    let log = File::create(&path).map_err(|error| format!("{path}: {error}"))?;
+    let errors = log.try_clone().map_err(|error| format!("{path}: {error}"))?;
+    let (mut started, state) = (Command::new(&program), places.work.join("state"));
+    // Its settings can come from such variables too, and those of this test are none of them.
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TIERKEEPER_")) {
+        started.env_remove(name);
+    }
+    started
         .env("STATE_DIRECTORY", &state)
-        .args(["run", "--config", config, "--policy", &places.file("policy.yaml")])
+        .args([command, "--config", config, "--policy", &places.file("policy.yaml")])
         .stdin(Stdio::null())
         .stdout(log)
         .stderr(errors)
@@ -182,7 +196,7 @@ fn write_files(places: &Places, server: u16, gateway: u16, admin: u16) -> Result
     let ladder =
         LADDER.map(|(rung, model)| format!("  - {{ name: {rung}, model: {model}, context: 2048 }}\n")).concat();
     let policy = format!(
-        "version: 1\nladder:\n{ladder}reserve: {{ memory: 960MiB }}\n\
+        "version: 1\nladder:\n{ladder}reserve: {{ memory: 1100MiB }}\n\
          pressure:\n  soft: {{ drain: 20s }}\n  hard: {{ drain: 10s }}\n  emergency: {{ drain: 5s }}\n\
          at_deadline: [wait]\nupgrade: {{ stable: 5s, margin: 5%, idle: 2s }}\nwhen_nothing_fits: keep_smallest\n"
     );

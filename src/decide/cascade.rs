@@ -165,6 +165,7 @@ impl Controller {
         self.note_residency(now, &rung);
         self.serving = Some(rung);
         self.note_choice();
+        self.forget_slowness();
         self.serving_since = now;
         self.ours = true;
         self.climbed = false;

@@ -191,6 +191,11 @@ impl Controller {
         }
     }
 
+    /// Another rung serves: what was found of the one before it says nothing of this one.
+    pub(super) fn forget_slowness(&mut self) {
+        self.speeds.slow = None;
+    }
+
     fn has_smaller(&self) -> bool {
         let serving = self.switch.as_ref().and_then(|switch| switch.from.as_ref()).or(self.serving.as_ref());
         serving.and_then(|serving| self.index_of(serving)).is_some_and(|index| index + 1 < self.policy.ladder.len())

@@ -13,9 +13,9 @@ use crate::footprint::Footprint;
 use crate::policy::{Rung, WhenNothingFits};
 use crate::units::{Bytes, Moment, Span};
 
-/// So many climbs may begin within an hour.
+/// So many climbs may begin within as many of the owner's own stable times, or within an hour if that is shorter.
 const CLIMBS_MAX: usize = 12;
-const CLIMBS_WITHIN: Span = Span::hours(1);
+const CLIMBS_WITHIN_MAX: Span = Span::hours(1);
 
 impl Controller {
     /// What is found of one rung.
@@ -191,10 +191,12 @@ impl Controller {
         self.damping.get(&rung.name).and_then(|damping| damping.not_before).filter(|at| now < *at)
     }
 
-    /// The last resort against whatever nobody has thought of: so many climbs in an hour, and no more.
+    /// The last resort against whatever nobody has thought of: whatever is learned, climbs are in the long run no more
+    /// frequent than the owner's own stable time would let them be.
     fn climbs_spent(&self, now: Moment) -> Option<Moment> {
         let oldest = self.climbs.front().filter(|_| self.climbs.len() >= CLIMBS_MAX)?;
-        Some(*oldest + CLIMBS_WITHIN).filter(|until| now < *until)
+        let within = self.policy.upgrade.stable.times(CLIMBS_MAX as u64).min(CLIMBS_WITHIN_MAX);
+        Some(*oldest + within).filter(|until| now < *until)
     }
 
     /// A climb begins.
@@ -214,5 +216,32 @@ impl Controller {
         let missing = (ram.foreign + margin).saturating_sub(least);
         let verdict = Verdict::LeftForStalls { foreign: ram.foreign, left_at: least, missing };
         (missing > Bytes::ZERO).then_some(verdict)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decide::controller::Adopt;
+    use crate::policy::Policy;
+
+    /// When the next climb may begin after one every ten seconds, with this stable time of the owner's.
+    fn next_after_many(stable: Span, count: u64) -> Option<Moment> {
+        let rung = Rung { name: "large".to_owned(), model: "large".to_owned(), context: None };
+        let mut policy = Policy::for_ladder(vec![rung]).expect("one rung is a ladder");
+        policy.upgrade.stable = stable;
+        let mut controller = Controller::new(Moment::START, Arc::new(policy), Adopt::Ladder);
+        (0..count).for_each(|climb| controller.note_climb(Moment(climb * 10_000)));
+        controller.climbs_spent(Moment(count * 10_000))
+    }
+
+    #[test]
+    fn climbs_are_in_the_long_run_no_more_frequent_than_the_owners_stable_time_lets_them_be() {
+        let five = Span::minutes(5);
+        assert_eq!(next_after_many(five, 11), None, "what was learned may be quicker for a while");
+        assert_eq!(next_after_many(five, 12), Some(Moment::START + Span::hours(1)));
+        assert_eq!(next_after_many(five, 15), Some(Moment(30_000) + Span::hours(1)), "from the oldest of twelve");
+        assert_eq!(next_after_many(Span::hours(2), 12), Some(Moment::START + Span::hours(1)));
+        assert_eq!(next_after_many(Span::seconds(5), 12), None, "who wants it as quick gets it");
     }
 }

@@ -152,22 +152,6 @@ proptest! {
     }
 }
 
-#[test]
-fn whatever_happens_there_are_no_more_than_twelve_climbs_in_an_hour() {
-    // What comes up lasts just long enough to be no failure, every time.
-    let hasty = Upgrade { stable: Span::seconds(1), idle: Span::ZERO, ..policy(None).upgrade };
-    let outcome = adversary(Policy { upgrade: hasty, ..policy(None) }, Span::seconds(130));
-    let climbs: Vec<u64> = outcome.changes.windows(2).filter(|pair| is_up(pair)).map(|pair| pair[1].at_ms).collect();
-    assert!(climbs.len() > 200, "{}", climbs.len());
-    let hour = Span::hours(1).0;
-    let most = climbs.iter().map(|at| climbs.iter().filter(|other| (*at..*at + hour).contains(*other)).count()).max();
-    assert!(most.unwrap() <= 12, "{most:?}");
-}
-
-fn is_up(pair: &[outcome::Change]) -> bool {
-    pair[1].rung.as_deref() == Some("large") && pair[0].rung.as_deref() != Some("large")
-}
-
 /// What others held when the large model was given up, and why, where they take so many MiB more each second from
 /// 4 GiB on, up to 20 GiB.
 fn on_a_ramp(mib_per_second: u64) -> (Bytes, String) {

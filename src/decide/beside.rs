@@ -78,7 +78,7 @@ impl Controller {
             return false;
         }
         let rooms = self.rooms(now, Span::ZERO).unwrap_or_default();
-        self.footprint(leaving).is_none_or(|need| shortage(&rooms, &self.known_part(need), Limit::Ceiling).is_none())
+        self.footprint(leaving).is_none_or(|need| self.short_of(&rooms, need, Limit::Ceiling).is_none())
     }
 
     /// A load is not waited for any more.

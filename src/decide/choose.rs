@@ -115,9 +115,10 @@ impl Controller {
         !self.blind && !self.latest.unread.vram
     }
 
-    /// What a rung needs of the pools that can be read: a card that is not seen says nothing against what it holds already.
-    pub(super) fn known_part(&self, need: Footprint) -> Footprint {
-        if self.latest.unread.vram { Footprint { vram: Bytes::ZERO, ..need } } else { need }
+    /// What is missing in the pools that can be read: a card that is not seen says nothing against what it holds already.
+    pub(super) fn short_of(&self, rooms: &[Room], need: Footprint, limit: Limit) -> Option<Shortage> {
+        let known = if self.latest.unread.vram { Footprint { vram: Bytes::ZERO, ..need } } else { need };
+        shortage(rooms, &known, limit)
     }
 
     /// Whether a rung takes anything of a card that cannot be read: what is unknown is not free.
@@ -132,7 +133,7 @@ impl Controller {
     /// How much more would have to be free for this rung to be climbed to.
     pub(super) fn missing_for(&self, now: Moment, index: usize) -> Option<Shortage> {
         let need = self.footprint(&self.policy.ladder[index])?;
-        shortage(&self.rooms(now, RECENT)?, &self.known_part(need), Limit::Below(self.policy.upgrade.margin))
+        self.short_of(&self.rooms(now, RECENT)?, need, Limit::Below(self.policy.upgrade.margin))
     }
 
     /// What each rung lacks that is better than the one that serves, the best first that this machine may aim for.
@@ -157,8 +158,7 @@ impl Controller {
     pub(super) fn may_be_kept(&self, now: Moment, rung: &Rung) -> bool {
         let Some(index) = self.index_of(rung).filter(|_| !self.words.sleeps()) else { return false };
         let Some(rooms) = self.rooms(now, RECENT) else { return true };
-        let fits =
-            |limit| self.footprint(rung).is_none_or(|need| shortage(&rooms, &self.known_part(need), limit).is_none());
+        let fits = |limit| self.footprint(rung).is_none_or(|need| self.short_of(&rooms, need, limit).is_none());
         let smallest = index + 1 == self.policy.ladder.len();
         let stays = smallest && self.policy.when_nothing_fits == WhenNothingFits::KeepSmallest;
         let pinned = self.pin_target(now).is_some_and(|(pinned, _)| pinned == index);

@@ -10,7 +10,7 @@ use super::cascade::Abandoned;
 use super::command::Command;
 use super::controller::{Adopt, Controller, Damping};
 use super::explain::Decided;
-use super::fit::{Limit, shortage};
+use super::fit::Limit;
 use super::modifier::Move;
 use super::peaks::HORIZON;
 use super::phase::{Kind, Phase};
@@ -172,11 +172,8 @@ impl Controller {
             let first = self.first_down(now, serving, target.as_ref());
             return self.begin(now, Kind::Down, self.trouble(), Some(Arc::clone(serving)), target, first);
         }
-        let need = self.footprint(serving).map(|need| self.known_part(need));
-        let fits = self
-            .rooms(now, RECENT)
-            .zip(need)
-            .is_some_and(|(rooms, need)| shortage(&rooms, &need, Limit::Ceiling).is_none());
+        let known = self.rooms(now, RECENT).zip(self.footprint(serving));
+        let fits = known.is_some_and(|(rooms, need)| self.short_of(&rooms, need, Limit::Ceiling).is_none());
         let leave = match self.policy.when_nothing_fits {
             WhenNothingFits::KeepSmallest => self.severity.level >= Level::Emergency,
             WhenNothingFits::Sleep => !fits,
@@ -281,9 +278,7 @@ impl Controller {
         let Some(serving) = &self.serving else { return false };
         let rooms = self.rooms(now, RECENT).unwrap_or_default();
         self.severity.level >= Level::Hard
-            || self
-                .footprint(serving)
-                .is_some_and(|need| shortage(&rooms, &self.known_part(need), Limit::Ceiling).is_some())
+            || self.footprint(serving).is_some_and(|need| self.short_of(&rooms, need, Limit::Ceiling).is_some())
     }
 
     /// A load that would end over hard beside what others now hold is given up.
@@ -298,7 +293,7 @@ impl Controller {
         let need = known.fold(Footprint::default(), |sum, one| sum.with(&one));
         let rooms = self.rooms(now, Span::ZERO).unwrap_or_default();
         let hard = Limit::Share(self.policy.pressure.hard.use_share);
-        let would_be_hard = shortage(&rooms, &self.known_part(need), hard).is_some();
+        let would_be_hard = self.short_of(&rooms, need, hard).is_some();
         // An emergency that nobody predicted is the load's own: it is not tried again at once.
         if self.severity.level >= Level::Emergency && !would_be_hard {
             self.give_up_load(now, Abandoned::Failed);

@@ -6,7 +6,7 @@
 use super::caps::Asked;
 use super::command::Command;
 use super::controller::Controller;
-use super::fit::{Limit, Room, shortage};
+use super::fit::{Limit, Room};
 use super::judge::RECENT;
 use super::lease::{Kept, LEASES_MAX, Lease, LeaseEnd, LeaseTold, MAKING_MAX, of};
 use super::phase::Phase;
@@ -129,10 +129,10 @@ impl Controller {
         let at_rest = matches!(self.phase, Phase::Steady | Phase::Asleep) && self.switch.is_none();
         let Some(rooms) = self.rooms(now, Span::ZERO).filter(|_| at_rest) else { return Found::NotYet };
         let (held, limit) = match &self.serving {
-            Some(serving) => (self.known_part(self.held_by(serving)), self.limit_beside_leases(serving)),
+            Some(serving) => (self.held_by(serving), self.limit_beside_leases(serving)),
             None => (Footprint::default(), self.hard()),
         };
-        if shortage(&self.leased_of(rooms), &held, limit).is_some() {
+        if self.short_of(&self.leased_of(rooms), held, limit).is_some() {
             return Found::Missing;
         }
         if self.is_seen_free() { Found::There } else { Found::NotYet }
@@ -159,7 +159,7 @@ impl Controller {
         self.leases.making().next()?;
         let limit = self.limit_beside_leases(serving);
         let rooms = self.leased_of(self.rooms(now, Span::ZERO)?);
-        let short = shortage(&rooms, &self.known_part(self.held_by(serving)), limit)?;
+        let short = self.short_of(&rooms, self.held_by(serving), limit)?;
         let place = self.index_of(serving)?;
         let target = self.target_down(now, place + 1, RECENT).map(|(index, _)| index).filter(|index| *index > place);
         let reason =

@@ -55,8 +55,7 @@ impl Controller {
         }
         let (window, limit) = self.rule(index, question);
         let Some(rooms) = self.rooms(now, window) else { return Some(Verdict::PoolUnread) };
-        shortage(&rooms, &self.known_part(need), limit)
-            .map(|Shortage { pool, missing }| Verdict::TooBig { pool, missing })
+        shortage(&rooms, &need, limit).map(|Shortage { pool, missing }| Verdict::TooBig { pool, missing })
     }
 
     /// A better rung must have fitted for the stable time, with nothing known against it, and clients must be quiet if
@@ -103,8 +102,8 @@ impl Controller {
 
     fn leaving(&self, now: Moment, index: usize) -> Verdict {
         let need = self.footprint(&self.policy.ladder[index]);
-        let rooms = self.rooms(now, RECENT).zip(need.map(|need| self.known_part(need)));
-        Verdict::Leaving { over: rooms.and_then(|(rooms, need)| shortage(&rooms, &need, Limit::Ceiling)) }
+        let rooms = self.rooms(now, RECENT).zip(need);
+        Verdict::Leaving { over: rooms.and_then(|(rooms, need)| self.short_of(&rooms, need, Limit::Ceiling)) }
     }
 
     /// What others held over which window counts, and up to where the rung may go.
@@ -163,7 +162,7 @@ impl Controller {
         }
         let limit = Limit::Share(self.policy.pressure.hard.use_share);
         let rooms = self.rooms(now, Span::ZERO)?;
-        let fits = shortage(&rooms, &self.known_part(self.footprint(rung)?), limit).is_none();
+        let fits = self.short_of(&rooms, self.footprint(rung)?, limit).is_none();
         let Shortage { pool, missing } = over.unwrap_or(Shortage { pool: Pool::Ram, missing: Bytes::ZERO });
         fits.then_some(Verdict::Smallest { pool, missing })
     }
@@ -180,7 +179,7 @@ impl Controller {
         let Some(need) = self.footprint(rung) else { return Verdict::SizeUnknown };
         let (_, limit) = self.rule(index, Question::Unread);
         let rooms = [Room::of(ram, ram.foreign)];
-        match shortage(&rooms, &Footprint { vram: Bytes::ZERO, ..need }, limit) {
+        match self.short_of(&rooms, need, limit) {
             Some(Shortage { pool, missing }) => Verdict::TooBig { pool, missing },
             None => Verdict::SmallestUnread,
         }

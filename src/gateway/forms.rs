@@ -69,7 +69,7 @@ impl Reply<'_> {
                 whole["usage"] = json!({"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0});
                 whole
             }
-            Form::Responses => self.response("completed", json!([self.item("completed", json!([self.part()]))])),
+            Form::Responses => self.response("completed", json!([self.item("completed", json!([part(self.text)]))])),
             Form::Messages => {
                 json!({"id": "msg_asleep", "type": "message", "role": "assistant", "model": model,
                     "content": [{"type": "text", "text": text}], "stop_reason": "end_turn", "stop_sequence": null,
@@ -146,12 +146,7 @@ impl Reply<'_> {
         json!({"id": "msg_asleep", "type": "message", "status": status, "role": "assistant", "content": content})
     }
 
-    fn part(&self) -> Value {
-        json!({"type": "output_text", "text": self.text, "annotations": [], "logprobs": []})
-    }
-
     fn response_events(&self) -> Vec<Value> {
-        let empty = json!({"type": "output_text", "text": "", "annotations": [], "logprobs": []});
         let begun = self.response("in_progress", json!([]));
         let about = |kind: &str, key: &str, value: Value| {
             let mut event = json!({"type": kind, "item_id": "msg_asleep", "output_index": 0, "content_index": 0});
@@ -163,11 +158,11 @@ impl Reply<'_> {
             json!({"type": "response.created", "response": begun}),
             json!({"type": "response.in_progress", "response": begun}),
             item("response.output_item.added", self.item("in_progress", json!([]))),
-            about("response.content_part.added", "part", empty),
+            about("response.content_part.added", "part", part("")),
             about("response.output_text.delta", "delta", self.text.into()),
             about("response.output_text.done", "text", self.text.into()),
-            about("response.content_part.done", "part", self.part()),
-            item("response.output_item.done", self.item("completed", json!([self.part()]))),
+            about("response.content_part.done", "part", part(self.text)),
+            item("response.output_item.done", self.item("completed", json!([part(self.text)]))),
             json!({"type": "response.completed", "response": self.whole()}),
         ];
         for (number, event) in events.iter_mut().enumerate() {
@@ -197,6 +192,11 @@ impl Reply<'_> {
 enum Last {
     No,
     Yes,
+}
+
+/// A part of what an item of OpenAI's newer route says.
+fn part(text: &str) -> Value {
+    json!({"type": "output_text", "text": text, "annotations": [], "logprobs": []})
 }
 
 /// Events that say their type twice, as these two routes have them.

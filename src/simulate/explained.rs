@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
+use super::tests::machine;
 use super::witness::Witness;
 use super::world::World;
 use super::{Outcome, run_before};
 use crate::decide::controller::Controller;
 use crate::decide::explain::{Asked, Decided, Decision, Explanation};
 use crate::decide::verdict::Verdict;
-use crate::policy::{Amounts, Policy, Rung, TestMachine, TimelineEntry};
+use crate::policy::{Policy, Rung, TimelineEntry};
 use crate::units::{Bytes, Moment, Permille, Span};
 
 /// Asks for an explanation at one moment, and keeps every decision.
@@ -36,25 +37,13 @@ fn policy() -> Policy {
     Policy::for_ladder(["large", "medium", "small"].map(rung).into()).unwrap()
 }
 
-fn machine() -> TestMachine {
-    let amounts = |gib| Amounts { memory: Bytes::gib(gib), vram: Bytes::ZERO };
-    TestMachine {
-        memory: Bytes::gib(24),
-        cores: 8,
-        footprint: [("large", 12), ("medium", 6), ("small", 2)]
-            .map(|(name, gib)| (name.to_owned(), amounts(gib)))
-            .into(),
-        ..TestMachine::default()
-    }
-}
-
 fn foreign(at: Span, foreign: Bytes) -> TimelineEntry {
     TimelineEntry { at, foreign: Some(foreign), ..TimelineEntry::default() }
 }
 
 fn ran(timeline: &[TimelineEntry], asked_at: Span, end: Span) -> (Asking, Outcome) {
     let mut asking = Asking { at: Moment::START + asked_at, ..Asking::default() };
-    let outcome = run_before(&Arc::new(policy()), &machine(), timeline, end, &mut asking);
+    let outcome = run_before(&Arc::new(policy()), &machine(None), timeline, end, &mut asking);
     (asking, outcome)
 }
 

@@ -1,8 +1,9 @@
 //! Slow: replies that lose their speed while others use the processors -> the smaller model serves, and there is no cycle.
 
+use super::tests::machine;
 use super::*;
 use crate::decide::verdict::Verdict;
-use crate::policy::{Amounts, Rung};
+use crate::policy::Rung;
 use crate::units::{Bytes, Permille};
 
 const TEN_MINUTES: Span = Span::minutes(10);
@@ -12,17 +13,6 @@ fn policy(rungs: &[&str]) -> Policy {
     let mut policy = Policy::for_ladder(rungs.iter().map(rung).collect()).unwrap();
     policy.upgrade.learn = None;
     policy
-}
-
-fn machine() -> TestMachine {
-    let takes = [("large", 12), ("medium", 6), ("small", 2)];
-    let amounts = |gib| Amounts { memory: Bytes::gib(gib), vram: Bytes::ZERO };
-    TestMachine {
-        memory: Bytes::gib(24),
-        cores: 8,
-        footprint: takes.map(|(name, gib)| (name.to_owned(), amounts(gib))).into(),
-        ..TestMachine::default()
-    }
 }
 
 /// From then on others use so much of the processors, and replies have so much of their speed.
@@ -39,7 +29,7 @@ fn turn(at: Span, cpu: Option<u64>, speed: u64) -> TimelineEntry {
 }
 
 fn played(timeline: &[TimelineEntry], end: Span, witness: &mut impl Witness) -> Outcome {
-    run_before(&Arc::new(policy(&["large", "medium", "small"])), &machine(), timeline, end, witness)
+    run_before(&Arc::new(policy(&["large", "medium", "small"])), &machine(None), timeline, end, witness)
 }
 
 fn rungs(outcome: &Outcome) -> Vec<&str> {
@@ -112,7 +102,7 @@ fn nobody_is_blamed_whose_use_is_small_or_unknown_nor_for_what_was_always_slow()
 #[test]
 fn what_has_nothing_below_it_stays() {
     let timeline = [turn(Span::ZERO, Some(5), 100), turn(TEN_MINUTES, Some(70), 10)];
-    let outcome = super::run(&Arc::new(policy(&["small"])), &machine(), &timeline, Span::minutes(30));
+    let outcome = super::run(&Arc::new(policy(&["small"])), &machine(None), &timeline, Span::minutes(30));
     assert_eq!(rungs(&outcome), ["small"]);
     assert!(outcome.notices.is_empty(), "{:?}", outcome.notices);
 }

@@ -17,7 +17,7 @@ fn policy(rungs: &[&str]) -> Policy {
 }
 
 /// 24 GiB, and a ladder of 12, 6 and 2 GiB.
-fn machine(loaded: Option<&str>) -> TestMachine {
+pub(super) fn machine(loaded: Option<&str>) -> TestMachine {
     let footprint = [("large", 12), ("medium", 6), ("small", 2)];
     TestMachine {
         memory: Bytes::gib(24),

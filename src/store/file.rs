@@ -75,9 +75,7 @@ impl File {
         let mut learned: Vec<(String, Vec<Footprint>)> = Vec::new();
         while let Some(row) = rows.next()? {
             let key: String = row.get(0)?;
-            let bytes = |column: usize| -> rusqlite::Result<Bytes> {
-                Ok(Bytes(u64::try_from(row.get::<_, i64>(column)?).unwrap_or_default()))
-            };
+            let bytes = |column: usize| -> rusqlite::Result<Bytes> { Ok(Bytes(unsigned(row.get(column)?))) };
             let seen = Footprint { memory: bytes(1)?, vram: bytes(2)? };
             match learned.last_mut().filter(|(last, _)| *last == key) {
                 Some((_, all)) => all.push(seen),
@@ -134,7 +132,7 @@ impl File {
             let query = "SELECT id, record FROM decisions ORDER BY id DESC LIMIT ?1";
             let mut query = self.database.prepare(query)?;
             let kept = |row: &Row<'_>| {
-                let id = u64::try_from(row.get::<_, i64>(0)?).unwrap_or_default();
+                let id = unsigned(row.get(0)?);
                 Ok(Kept { id, record: row.get(1)? })
             };
             let mut found = query.query_map([KEPT_MAX as i64], kept)?.collect::<rusqlite::Result<Vec<Kept>>>()?;
@@ -280,4 +278,8 @@ pub(super) fn set_aside(path: &Path, why: &str) -> Result<PathBuf, StoreError> {
 /// SQLite's numbers have a sign.
 pub(super) fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+pub(super) fn unsigned(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or_default()
 }

@@ -5,7 +5,7 @@
 use rusqlite::params;
 
 use super::error::StoreError;
-use super::file::{File, signed};
+use super::file::{File, signed, unsigned};
 use crate::units::{Bytes, Span};
 
 /// It stands beside the tables that have versions: who does not know of it loses nothing.
@@ -76,8 +76,4 @@ impl File {
     pub(super) fn forget_lease(&mut self, id: u64) -> rusqlite::Result<()> {
         self.database.execute("DELETE FROM leases WHERE id = ?1", params![signed(id)]).map(drop)
     }
-}
-
-fn unsigned(number: i64) -> u64 {
-    u64::try_from(number).unwrap_or_default()
 }

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, params};
 
-use super::file::signed;
+use super::file::{signed, unsigned};
 use crate::letter::{Change, Left, Letter};
 
 /// Messages that nobody has asked for in this long are thrown away: their webhook is not configured any more.
@@ -22,9 +22,9 @@ pub(super) fn read(database: &Connection) -> rusqlite::Result<Left> {
             webhook: row.get(0)?,
             id: row.get(1)?,
             event: row.get(2)?,
-            told_unix_ms: u64::try_from(row.get::<_, i64>(3)?).unwrap_or_default(),
+            told_unix_ms: unsigned(row.get(3)?),
             attempts: u32::try_from(row.get::<_, i64>(4)?).unwrap_or_default(),
-            due_unix_ms: row.get::<_, Option<i64>>(5)?.map(|due| u64::try_from(due).unwrap_or_default()),
+            due_unix_ms: row.get::<_, Option<i64>>(5)?.map(unsigned),
             // One that another version wrote still goes out; only a digest could not say what was in it.
             contents: serde_json::from_str(&row.get::<_, String>(6)?).unwrap_or_default(),
             body: row.get(7)?,

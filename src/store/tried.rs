@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, params};
 
-use super::file::signed;
+use super::file::{signed, unsigned};
 use crate::units::Span;
 
 /// The stable times of one tier and ladder. In microseconds of the best model's service; only differences mean anything.
@@ -37,7 +37,7 @@ pub(super) fn read(database: &Connection) -> rusqlite::Result<Vec<Tried>> {
     while let Some(row) = rows.next()? {
         let (tier, ladder): (String, String) = (row.get(0)?, row.get(1)?);
         let ladder: Vec<String> = ladder.split('\n').map(str::to_owned).collect();
-        let stable = Span(u64::try_from(row.get::<_, i64>(2)?).unwrap_or_default());
+        let stable = Span(unsigned(row.get(2)?));
         if !found.last().is_some_and(|last| last.tier == tier && last.ladder == ladder) {
             found.push(Tried { tier, ladder, worths: Vec::new(), leader: stable });
         }

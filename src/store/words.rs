@@ -5,7 +5,7 @@
 use rusqlite::params;
 
 use super::error::StoreError;
-use super::file::{File, signed};
+use super::file::{File, signed, unsigned};
 
 /// It stands beside the tables that have versions: who does not know of it loses nothing.
 pub(super) const TABLE: &str = "CREATE TABLE IF NOT EXISTS words (
@@ -33,10 +33,7 @@ impl File {
                 .database
                 .prepare("SELECT word, rung, ends_unix_ms, rests_until_unix_ms FROM words ORDER BY word")?;
             let rows = query.query_map([], |row| {
-                let some = |column: usize| {
-                    let number = row.get::<_, Option<i64>>(column)?;
-                    Ok::<_, rusqlite::Error>(number.map(|number| u64::try_from(number).unwrap_or_default()))
-                };
+                let some = |column: usize| Ok::<_, rusqlite::Error>(row.get::<_, Option<i64>>(column)?.map(unsigned));
                 Ok(WordRow {
                     word: row.get(0)?,
                     rung: row.get(1)?,

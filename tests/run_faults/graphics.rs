@@ -10,7 +10,7 @@ use super::fake_ollama::{FakeOllama, setup};
 use super::pressure::{CROWDED, LARGE, MEMORY, PRETEND_MIB, SMALL, press};
 use super::program::{Part, ran};
 use super::receiver::Receiver;
-use super::sidecar::{Plan, Sidecar, ladder};
+use super::sidecar::{Plan, Sidecar};
 
 /// A card with 8000 MiB to give, of which so much is free.
 fn card(free_mib: u64) -> String {
@@ -90,12 +90,9 @@ async fn memory_that_others_take_brings_the_model_down_while_a_driver_hangs() {
     let (folder, driver) = (tempfile::tempdir().unwrap(), FakeNvml::with(&card(7000)));
     let (_stand_in, url) = Part::stand_in(folder.path(), &[("large", LARGE), ("small", SMALL)]).await;
     let plan = Plan {
-        server: url,
-        kind: Some("llama-server"),
-        policy: Some(ladder(&["large", "small"])),
         pretend_mib: Some(PRETEND_MIB),
         nvml: Some(driver.library()),
-        ..Plan::default()
+        ..Plan::llama_server(url, &["large", "small"])
     };
     let mut sidecar = Sidecar::start(&plan);
     sidecar.until_serves("large").await;

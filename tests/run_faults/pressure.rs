@@ -17,7 +17,7 @@ use super::plain_client::plain_client;
 use super::program::Part;
 use super::receiver::Receiver;
 use super::recording::{Recording, replayed};
-use super::sidecar::{Plan, Sidecar, ladder};
+use super::sidecar::{Plan, Sidecar};
 
 /// The machine that is pretended, and what goes onto it: with the hog the large one is too much and the small one is
 /// not, by a margin for whatever else runs here.
@@ -98,12 +98,9 @@ async fn before_a_llama_server_it_goes_down_and_up_and_loses_nothing() {
     let (_stand_in, url) = Part::stand_in(folder.path(), &[("large", LARGE), ("small", SMALL)]).await;
     let receiver = Receiver::here().await;
     let plan = Plan {
-        server: url,
-        kind: Some("llama-server"),
-        policy: Some(ladder(&["large", "small"])),
         pretend_mib: Some(PRETEND_MIB),
         webhook: Some(receiver.url()),
-        ..Plan::default()
+        ..Plan::llama_server(url, &["large", "small"])
     };
     let mut sidecar = Sidecar::start(&plan);
     sidecar.until_serves("large").await;

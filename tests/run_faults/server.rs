@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::client::{Route, ask, asked};
 use super::fake_ollama::{FakeOllama, setup};
 use super::program::Part;
-use super::sidecar::{Plan, Sidecar, is_server_down, ladder, until};
+use super::sidecar::{Plan, Sidecar, is_server_down, until};
 
 #[tokio::test]
 async fn a_reply_that_the_server_broke_off_is_never_made_to_look_whole() {
@@ -54,8 +54,7 @@ async fn a_server_that_dies_for_good_does_not_keep_the_sidecar_from_ending() {
 async fn a_llama_server_that_dies_takes_its_replies_along_and_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
     let (stand_in, url) = Part::stand_in(folder.path(), &[("large", 60 << 20), ("small", 20 << 20)]).await;
-    let plan =
-        Plan { server: url, kind: Some("llama-server"), policy: Some(ladder(&["large", "small"])), ..Plan::default() };
+    let plan = Plan::llama_server(url, &["large", "small"]);
     let mut sidecar = Sidecar::start(&plan);
     sidecar.until_serves("large").await;
     let whole = asked(&sidecar.gateway, Route::OpenAi, 5).await;

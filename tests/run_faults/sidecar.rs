@@ -51,6 +51,11 @@ impl Plan {
     pub(crate) fn ollama(server: String, models: &[&str]) -> Self {
         Plan { server, kind: Some("ollama"), policy: Some(ladder(models)), ..Plan::default() }
     }
+
+    /// Before this llama-server, with this ladder.
+    pub(crate) fn llama_server(server: String, models: &[&str]) -> Self {
+        Plan { kind: Some("llama-server"), ..Plan::ollama(server, models) }
+    }
 }
 
 /// A sidecar that runs.

@@ -9,7 +9,8 @@ use super::read::{Replay, is_recording, read};
 use crate::decide::command::Command;
 use crate::decide::controller::Controller;
 use crate::decide::input::Input;
-use crate::policy::{Amounts, Policy, Rung, TestMachine, TimelineEntry};
+use crate::policy::{Policy, Rung, TimelineEntry};
+use crate::simulate::tests::machine;
 use crate::simulate::witness::{Nobody, Witness};
 use crate::simulate::{run_before, run_trace};
 use crate::units::{Bytes, Moment, Permille, Span};
@@ -65,20 +66,9 @@ fn policy(stable: Span) -> Arc<Policy> {
     Arc::new(policy)
 }
 
-fn machine() -> TestMachine {
-    let takes = [("large", 12), ("medium", 6), ("small", 2)];
-    let amounts = |gib| Amounts { memory: Bytes::gib(gib), vram: Bytes::ZERO };
-    TestMachine {
-        memory: Bytes::gib(24),
-        cores: 8,
-        footprint: takes.map(|(name, gib)| (name.to_owned(), amounts(gib))).into(),
-        ..TestMachine::default()
-    }
-}
-
 fn recorded(timeline: &[TimelineEntry], from: Span, end: Span) -> String {
     let mut scribe = Scribe { from: Moment::START + from, ..Scribe::default() };
-    run_before(&policy(Span::seconds(20)), &machine(), timeline, end, &mut scribe);
+    run_before(&policy(Span::seconds(20)), &machine(None), timeline, end, &mut scribe);
     scribe.text
 }
 

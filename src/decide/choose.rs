@@ -117,8 +117,11 @@ impl Controller {
 
     /// What is missing in the pools that can be read: a card that is not seen says nothing against what it holds already.
     pub(super) fn short_of(&self, rooms: &[Room], need: Footprint, limit: Limit) -> Option<Shortage> {
-        let known = if self.latest.unread.vram { Footprint { vram: Bytes::ZERO, ..need } } else { need };
-        shortage(rooms, &known, limit)
+        shortage(rooms, &self.known_part(need), limit)
+    }
+
+    fn known_part(&self, need: Footprint) -> Footprint {
+        if self.latest.unread.vram { Footprint { vram: Bytes::ZERO, ..need } } else { need }
     }
 
     /// Whether a rung takes anything of a card that cannot be read: what is unknown is not free.
@@ -143,7 +146,8 @@ impl Controller {
         let below = self.serving.as_ref().and_then(|rung| self.index_of(rung)).unwrap_or(ladder.len());
         let limit = Limit::Below(self.policy.upgrade.margin);
         let lack = |rung: &Arc<Rung>| {
-            let pools = shortages(&rooms, &self.footprint(rung)?, limit);
+            // Of a card that is not seen nobody knows what is missing.
+            let pools = shortages(&rooms, &self.known_part(self.footprint(rung)?), limit);
             (!pools.is_empty()).then(|| Lack { rung: rung.name.clone(), pools })
         };
         ladder.iter().take(below).skip(self.best_allowed()).filter_map(lack).collect()

@@ -1,6 +1,7 @@
 //! Blindness, pool by pool: what cannot be read says nothing, and what can be read is gone by all the same.
 
 use super::*;
+use crate::classify::Pool;
 use crate::decide::modifier::Modifier;
 
 /// A card with 24 GiB of which so many are in use, by our model unless its process is hidden; and models that need it.
@@ -31,6 +32,9 @@ fn memory_trouble_leads_down_while_a_driver_hangs_and_what_needs_the_card_waits_
     assert_eq!((rig.serving().as_deref(), &modifiers(&rig)[..]), (Some("large"), &[Modifier::BlindToCards][..]));
     rig.foreign = 8;
     rig.run(Span::seconds(30));
+    let lacks = rig.controller.lacking(rig.now);
+    let pools: Vec<Pool> = lacks.iter().flat_map(|lack| &lack.pools).map(|short| short.pool).collect();
+    assert!(!pools.is_empty() && !pools.contains(&Pool::Vram), "what is missing of the card nobody knows: {lacks:?}");
     assert_eq!(
         rig.serving().as_deref(),
         Some("small"),

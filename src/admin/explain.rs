@@ -212,7 +212,7 @@ fn rung_words(text: &mut String, rung: &Weighed, wide: usize) {
 fn modifier_words(modifier: Modifier) -> &'static str {
     match modifier {
         Modifier::Blind => "The machine cannot be read, and nothing climbs on what is unknown.",
-        Modifier::BlindToCards => "A graphics card cannot be read: what needs more of it than is held waits.",
+        Modifier::BlindToCards => "A graphics card cannot be read: what needs it waits.",
         Modifier::ServerDown => "The model server does not answer.",
         Modifier::Held => "The operator has said what is to serve: nothing better is looked for.",
         Modifier::Observing => "This is a dry run: what would be done is told, and nothing is touched.",

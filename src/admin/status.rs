@@ -35,7 +35,7 @@ pub struct StatusReport {
     pub held: u32,
     /// By name (`memory`, `vram`, `cgroup`); one that could not be read is not there.
     pub pools: BTreeMap<String, PoolReport>,
-    /// What others compute: it explains slow replies, and decides nothing.
+    /// What others compute: it tells whether slow replies are their doing.
     #[serde(default)]
     pub foreign_use: ForeignUseReport,
     pub last_decision: Option<DecisionReport>,

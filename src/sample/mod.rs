@@ -170,8 +170,8 @@ pub struct CpuStall {
 }
 
 /// What others take of that which replies are computed on, over the last whole window of ours (2 s), or lately as a card's
-/// driver says. Unknown where our own part of it is. It explains slow replies; nothing is decided by it, nor are programs
-/// named for it: closing what computes makes no room.
+/// driver says. Unknown where our own part of it is. It is only looked at where replies are slow, and no programs are named
+/// for it: closing what computes makes no room.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ForeignUse {
     /// Of all processors together.

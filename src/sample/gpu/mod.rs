@@ -196,7 +196,7 @@ impl Gpus {
                 }
                 Memory::Failed { .. } => {
                     tracing::warn!(
-                        message = "The memory of a graphics card is unknown: nothing climbs meanwhile.",
+                        message = "The memory of a graphics card is unknown: what needs it waits meanwhile.",
                         id, name, driver, %memory,
                     );
                 }

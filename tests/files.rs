@@ -77,7 +77,8 @@ fn every_value_of_a_policy_arrives_where_it_belongs() {
     assert_eq!(tiers, [high, ("mid_range", needs(4, 4, None), 1), ("low_end", needs(2, 2, None), 2)]);
     // This file writes out what the defaults are.
     assert_eq!((policy.reserve, policy.pressure, policy.upgrade), Default::default());
-    assert_eq!((policy.at_deadline, policy.when_nothing_fits), (AtDeadline::Wait, WhenNothingFits::KeepSmallest));
+    assert_eq!((policy.hand_over, policy.at_deadline), (true, AtDeadline::Wait));
+    assert_eq!(policy.when_nothing_fits, WhenNothingFits::KeepSmallest);
     let [test] = &policy.tests[..] else { panic!("{:?}", policy.tests) };
     assert_eq!((&*test.name, test.line), ("a game takes the VRAM, and gives it back", 30));
     let machine = &test.machine;
@@ -98,7 +99,8 @@ fn what_is_not_written_has_its_levels_default() {
     let soft = Threshold { use_share: Permille::percent(70), ..default.soft };
     let hard = Threshold { stall_some: Some(Permille::percent(50)), ..default.hard };
     assert_eq!(policy.pressure, Pressure { soft, hard, emergency: default.emergency });
-    assert_eq!((policy.at_deadline, policy.when_nothing_fits), (AtDeadline::Cut, WhenNothingFits::Sleep));
+    assert_eq!((policy.hand_over, policy.at_deadline), (false, AtDeadline::Cut));
+    assert_eq!(policy.when_nothing_fits, WhenNothingFits::Sleep);
     assert_eq!(policy.reserve, Reserve::default());
     let names: Vec<&str> = policy.ladder.iter().map(|rung| &*rung.name).collect();
     assert_eq!(names, ["1.10", "no"]);

@@ -58,7 +58,9 @@ impl Controller {
             Phase::Loading | Phase::Checking if self.words.sleeps() => {
                 self.give_up_load(now, Abandoned::Unwanted);
             }
-            Phase::Loading
+            // What is handed over is on its way.
+            Phase::HandingOver
+            | Phase::Loading
             | Phase::Checking
             | Phase::Starting
             | Phase::Reconciling

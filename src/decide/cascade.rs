@@ -219,20 +219,6 @@ impl Controller {
         }
     }
 
-    pub(super) fn drain_expired(&mut self, now: Moment) {
-        let Some(switch) = self.switch.as_ref().filter(|_| self.phase == Phase::Draining) else { return };
-        // Replies that outlive their deadline have another one.
-        self.timers.set(Timer::Drain, now + self.drain_time(self.severity.level));
-        let (Some(rung), true) =
-            (switch.leaving.clone(), matches!(switch.kind, Kind::Down | Kind::Asked) && self.cuts_at_deadline())
-        else {
-            return;
-        };
-        let drain = now.since(switch.step_since);
-        let reason = Reason::DeadlinePassed { drain, in_flight: self.traffic.in_flight };
-        self.commands.push_back(Command::Cut { rung, reason });
-    }
-
     pub(super) fn unload_done(&mut self, now: Moment, rung: &str) {
         if self.awaits(Event::Unloaded, rung) && self.switch.as_ref().is_some_and(|switch| switch.unload_asked) {
             self.advance(now, Event::Unloaded);

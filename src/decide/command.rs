@@ -34,6 +34,9 @@ pub enum Command {
     /// Admit no more requests to this rung. Answered by `Drained` when its last reply has ended, at once if there is
     /// none.
     Close { rung: Arc<Rung>, reason: Reason },
+    /// Have the replies of this closed rung gone on with by `to`, which serves, or as soon as it does. Answered by
+    /// `HandedOver` or `HandOverFailed`; by `Drained` as well, when none is left.
+    HandOver { rung: Arc<Rung>, to: Arc<Rung>, reason: Reason },
     /// End the replies of this closed rung with their API's error.
     Cut { rung: Arc<Rung>, reason: Reason },
     /// Give this rung back to the server's own care: its default keep-alive holds again.
@@ -67,6 +70,7 @@ impl Command {
             | Command::Check { reason, .. }
             | Command::Publish { reason, .. }
             | Command::Close { reason, .. }
+            | Command::HandOver { reason, .. }
             | Command::Cut { reason, .. }
             | Command::Release { reason, .. }
             | Command::Remember { reason, .. }
@@ -95,6 +99,7 @@ impl Command {
             Command::Check { .. } => "check",
             Command::Publish { .. } => "publish",
             Command::Close { .. } => "close",
+            Command::HandOver { .. } => "hand_over",
             Command::Cut { .. } => "cut",
             Command::Release { .. } => "release",
             Command::Remember { .. } => "remember",
@@ -117,6 +122,7 @@ impl Command {
             | Command::Check { rung, .. }
             | Command::Publish { rung, .. }
             | Command::Close { rung, .. }
+            | Command::HandOver { rung, .. }
             | Command::Cut { rung, .. }
             | Command::Release { rung, .. } => Some(rung),
             Command::TakeSample { .. }

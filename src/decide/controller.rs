@@ -252,6 +252,8 @@ impl Controller {
             Input::CheckDone { rung } => self.check_done(now, &rung),
             Input::Drained { rung } => self.drained(now, &rung),
             Input::Replied(replied) => self.replied(now, &replied),
+            Input::HandedOver { rung, left, .. } => self.handed_over(now, &rung, left),
+            Input::HandOverFailed { rung, .. } => self.handed_over(now, &rung, u32::MAX),
             Input::PolicyChanged(policy) => self.policy_changed(now, policy),
             Input::OperatorSaid(said) => self.operator_said(now, said),
             Input::Lease(told) => self.lease_told(now, told),
@@ -272,6 +274,7 @@ impl Controller {
                 }
                 Timer::Reconcile => self.reconcile(now),
                 Timer::Drain => self.drain_expired(now),
+                Timer::HandOver => self.hand_over_expired(now),
                 Timer::Unload => self.unload_expired(now),
                 Timer::Verify => self.verify_expired(now),
                 Timer::Load => self.load_expired(now),

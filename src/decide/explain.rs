@@ -154,9 +154,12 @@ impl Controller {
             Phase::Steady if self.severity.level >= Level::Soft => self.question_of(Decided::Down),
             Phase::Steady if self.is_held() => None,
             Phase::Steady => self.question_of(Decided::Up),
-            Phase::Draining | Phase::Unloading | Phase::Verifying | Phase::Loading | Phase::Checking => {
-                self.switch.as_ref().and_then(|switch| self.question_of(switch.kind.into()))
-            }
+            Phase::Draining
+            | Phase::HandingOver
+            | Phase::Unloading
+            | Phase::Verifying
+            | Phase::Loading
+            | Phase::Checking => self.switch.as_ref().and_then(|switch| self.question_of(switch.kind.into())),
         }
     }
 

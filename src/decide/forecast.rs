@@ -62,8 +62,8 @@ impl Controller {
 
     /// When others will have taken what the serving rung needs, if that is before a switch could be over.
     fn crossing(&self, now: Moment, pool: &PoolAssessment) -> Option<Cause> {
-        let going =
-            self.phase == Phase::Draining && self.switch.as_ref().is_some_and(|switch| switch.kind == Kind::Down);
+        let going = matches!(self.phase, Phase::Draining | Phase::HandingOver)
+            && self.switch.as_ref().is_some_and(|switch| switch.kind == Kind::Down);
         let serving = self.serving.as_ref().filter(|_| self.phase == Phase::Steady || going)?;
         let rise = self.outlook.trends[pool.pool as usize].rise_now(now)?;
         let need = amount(&self.footprint(serving)?, pool.pool);

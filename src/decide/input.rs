@@ -69,6 +69,17 @@ pub enum Input {
     },
     /// A reply has come to its end.
     Replied(Replied),
+    /// So many replies of this rung are gone on with by another, or will be by the one that comes; so many run on.
+    HandedOver {
+        rung: String,
+        moved: u32,
+        left: u32,
+    },
+    /// None of this rung's replies can be gone on with by another: all run on.
+    HandOverFailed {
+        rung: String,
+        why: String,
+    },
     PolicyChanged(Arc<Policy>),
     /// The operator has said something.
     OperatorSaid(Said),

@@ -20,7 +20,7 @@ use super::timer::Timer;
 use super::verdict::{Question, Verdict};
 use crate::classify::{Cause, Level, Pool};
 use crate::footprint::Footprint;
-use crate::policy::{AtDeadline, Rung, WhenNothingFits};
+use crate::policy::{Rung, WhenNothingFits};
 use crate::sample::ResidentState;
 use crate::units::{Moment, Span};
 
@@ -40,7 +40,8 @@ impl Controller {
         self.follow_others(now);
         self.forget_proposal();
         match self.phase {
-            Phase::Starting => {}
+            // What is handed over is on its way.
+            Phase::Starting | Phase::HandingOver => {}
             Phase::Reconciling => self.try_to_reconcile(now),
             Phase::Steady => self.judge_steady(now),
             Phase::Draining => self.judge_draining(now),
@@ -268,10 +269,6 @@ impl Controller {
             Level::Hard => pressure.hard.drain,
             Level::Emergency => pressure.emergency.drain,
         }
-    }
-
-    pub(super) fn cuts_at_deadline(&self) -> bool {
-        self.policy.at_deadline == AtDeadline::Cut
     }
 
     fn climb_is_failing(&self, now: Moment) -> bool {

@@ -33,6 +33,7 @@ mod learn;
 mod help;
 mod cascade;
 mod beside;
+mod hand_over;
 mod reclaim;
 mod books;
 mod placement;

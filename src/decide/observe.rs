@@ -99,6 +99,7 @@ impl Controller {
             Phase::Starting
             | Phase::Reconciling
             | Phase::Draining
+            | Phase::HandingOver
             | Phase::Unloading
             | Phase::Verifying
             | Phase::Loading

@@ -22,6 +22,8 @@ pub enum Phase {
     Steady,
     /// The leaving rung's gate is closed and its replies are being finished. `Timer::Drain`.
     Draining,
+    /// Its replies have had their time: another rung is to go on with them. `Timer::HandOver`.
+    HandingOver,
     /// The server was told to unload. `Timer::Unload`.
     Unloading,
     /// Its memory is being seen back. `Timer::Verify`.
@@ -35,11 +37,12 @@ pub enum Phase {
 }
 
 impl Phase {
-    pub const ALL: [Phase; 9] = [
+    pub const ALL: [Phase; 10] = [
         Phase::Starting,
         Phase::Reconciling,
         Phase::Steady,
         Phase::Draining,
+        Phase::HandingOver,
         Phase::Unloading,
         Phase::Verifying,
         Phase::Loading,
@@ -53,6 +56,7 @@ impl Phase {
             Phase::Reconciling => "reconciling",
             Phase::Steady => "steady",
             Phase::Draining => "draining",
+            Phase::HandingOver => "handing_over",
             Phase::Unloading => "unloading",
             Phase::Verifying => "verifying",
             Phase::Loading => "loading",

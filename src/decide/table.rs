@@ -17,7 +17,11 @@ pub enum Event {
     Begun(First),
     /// What the switch was for is gone, or we are asked to stop: the rung that was to leave stays.
     CalledOff,
-    /// The leaving rung's last reply has ended.
+    /// The replies of the leaving rung have had their time, and another one may go on with them.
+    TimeIsUp,
+    /// Some of them run on where they are.
+    LeftOver,
+    /// The leaving rung's last reply has ended, or the last one that was left is gone on with by another.
     Drained,
     /// It is gone from the server's list, or would not go.
     Unloaded,
@@ -57,56 +61,77 @@ impl Phase {
     /// The whole table.
     pub fn after(self, event: Event) -> Next {
         use Next::{Impossible, Stays, To};
-        use Phase::{Asleep, Checking, Draining, Loading, Reconciling, Starting, Steady, Unloading, Verifying};
+        use Phase::{
+            Asleep, Checking, Draining, HandingOver, Loading, Reconciling, Starting, Steady, Unloading, Verifying,
+        };
         match event {
             Event::ServerUp => To(Reconciling),
             Event::ServerLost => To(Starting),
             Event::Begun(First::Leaving) => match self {
                 // A climb that fails while the old rung is still draining is turned back, and the new one drains.
                 Reconciling | Steady | Draining | Asleep => To(Draining),
-                Starting | Unloading | Verifying | Loading | Checking => Impossible,
+                Starting | HandingOver | Unloading | Verifying | Loading | Checking => Impossible,
             },
             Event::Begun(First::Incoming) => match self {
                 // What was unloaded leaves nothing behind that serves.
                 Reconciling | Steady | Verifying | Asleep => To(Loading),
-                Starting | Draining | Unloading | Loading | Checking => Impossible,
+                Starting | Draining | HandingOver | Unloading | Loading | Checking => Impossible,
             },
             Event::CalledOff => match self {
-                Draining => To(Steady),
+                Draining | HandingOver => To(Steady),
                 // Once something is being unloaded or loaded, the plan is finished.
                 Starting | Reconciling | Steady | Unloading | Verifying | Loading | Checking | Asleep => Stays,
             },
+            Event::TimeIsUp => match self {
+                Draining => To(HandingOver),
+                Starting | Reconciling | Steady | HandingOver | Unloading | Verifying | Loading | Checking | Asleep => {
+                    Stays
+                }
+            },
+            Event::LeftOver => match self {
+                HandingOver => To(Draining),
+                Starting | Reconciling | Steady | Draining | Unloading | Verifying | Loading | Checking | Asleep => {
+                    Stays
+                }
+            },
             Event::Drained => match self {
-                Draining => To(Unloading),
+                Draining | HandingOver => To(Unloading),
                 Starting | Reconciling | Steady | Unloading | Verifying | Loading | Checking | Asleep => Stays,
             },
             Event::Unloaded => match self {
                 Unloading => To(Verifying),
-                Starting | Reconciling | Steady | Draining | Verifying | Loading | Checking | Asleep => Stays,
+                Starting | Reconciling | Steady | Draining | HandingOver | Verifying | Loading | Checking | Asleep => {
+                    Stays
+                }
             },
             Event::RoomMade => match self {
                 Verifying => To(Loading),
-                Starting | Reconciling | Steady | Draining | Unloading | Loading | Checking | Asleep => Impossible,
+                Starting | Reconciling | Steady | Draining | HandingOver | Unloading | Loading | Checking | Asleep => {
+                    Impossible
+                }
             },
             Event::Loaded => match self {
                 Loading => To(Checking),
-                Starting | Reconciling | Steady | Draining | Unloading | Verifying | Checking | Asleep => Stays,
+                Starting | Reconciling | Steady | Draining | HandingOver | Unloading | Verifying | Checking
+                | Asleep => Stays,
             },
             Event::Replaced => match self {
                 Checking => To(Draining),
-                Starting | Reconciling | Steady | Draining | Unloading | Verifying | Loading | Asleep => Stays,
+                Starting | Reconciling | Steady | Draining | HandingOver | Unloading | Verifying | Loading | Asleep => {
+                    Stays
+                }
             },
             Event::GivenUp => match self {
                 Loading | Checking => To(Unloading),
-                Starting | Reconciling | Steady | Draining | Unloading | Verifying | Asleep => Stays,
+                Starting | Reconciling | Steady | Draining | HandingOver | Unloading | Verifying | Asleep => Stays,
             },
             Event::Settled => match self {
                 Reconciling | Verifying | Checking => To(Steady),
-                Starting | Steady | Draining | Unloading | Loading | Asleep => Impossible,
+                Starting | Steady | Draining | HandingOver | Unloading | Loading | Asleep => Impossible,
             },
             Event::NothingFits => match self {
                 Reconciling | Steady | Verifying => To(Asleep),
-                Starting | Draining | Unloading | Loading | Checking | Asleep => Impossible,
+                Starting | Draining | HandingOver | Unloading | Loading | Checking | Asleep => Impossible,
             },
         }
     }
@@ -118,6 +143,7 @@ impl Phase {
             Phase::Starting | Phase::Steady | Phase::Asleep => None,
             Phase::Reconciling => Some(Timer::Reconcile),
             Phase::Draining => Some(Timer::Drain),
+            Phase::HandingOver => Some(Timer::HandOver),
             Phase::Unloading => Some(Timer::Unload),
             Phase::Verifying => Some(Timer::Verify),
             Phase::Loading => Some(Timer::Load),
@@ -141,7 +167,7 @@ impl Controller {
     pub(super) fn awaits(&self, event: Event, rung: &str) -> bool {
         let Some(switch) = &self.switch else { return false };
         let subject = match self.phase {
-            Phase::Draining | Phase::Unloading | Phase::Verifying => &switch.leaving,
+            Phase::Draining | Phase::HandingOver | Phase::Unloading | Phase::Verifying => &switch.leaving,
             Phase::Loading | Phase::Checking => &switch.incoming,
             Phase::Starting | Phase::Reconciling | Phase::Steady | Phase::Asleep => return false,
         };
@@ -157,12 +183,14 @@ mod tests {
     use super::*;
     use crate::decide::modifier::{Modifier, Move};
 
-    const EVENTS: [Event; 13] = [
+    const EVENTS: [Event; 15] = [
         Event::ServerUp,
         Event::ServerLost,
         Event::Begun(First::Leaving),
         Event::Begun(First::Incoming),
         Event::CalledOff,
+        Event::TimeIsUp,
+        Event::LeftOver,
         Event::Drained,
         Event::Unloaded,
         Event::RoomMade,
@@ -174,7 +202,7 @@ mod tests {
     ];
 
     fn row(table: &mut String, name: &str, cells: impl Iterator<Item = String>) {
-        let line = cells.fold(format!("{name:<17}"), |line, cell| format!("{line}{cell:<12}"));
+        let line = cells.fold(format!("{name:<17}"), |line, cell| format!("{line}{cell:<13}"));
         writeln!(table, "{}", line.trim_end()).unwrap();
     }
 
@@ -207,7 +235,12 @@ mod tests {
             let next = EVENTS.map(|event| from.after(event));
             assert!(next.iter().any(|next| matches!(next, Next::To(to) if *to != from)), "{} is a trap", from.name());
             let unloads = next.contains(&Next::To(Phase::Unloading));
-            assert_eq!(unloads, matches!(from, Phase::Draining | Phase::Loading | Phase::Checking), "{}", from.name());
+            assert_eq!(
+                unloads,
+                matches!(from, Phase::Draining | Phase::HandingOver | Phase::Loading | Phase::Checking),
+                "{}",
+                from.name()
+            );
         }
     }
 
@@ -215,7 +248,7 @@ mod tests {
     fn a_switch_is_called_off_before_the_unload_and_never_after_it() {
         let called_off = Phase::ALL.map(|phase| phase.after(Event::CalledOff));
         let expected = Phase::ALL.map(|phase| match phase {
-            Phase::Draining => Next::To(Phase::Steady),
+            Phase::Draining | Phase::HandingOver => Next::To(Phase::Steady),
             Phase::Starting
             | Phase::Reconciling
             | Phase::Steady

@@ -15,6 +15,8 @@ pub enum Timer {
     Reconcile,
     /// The replies in flight have had their time.
     Drain,
+    /// What was to be handed over is not.
+    HandOver,
     /// The server has not got rid of a model.
     Unload,
     /// The memory of an unloaded model has not been seen back.
@@ -27,11 +29,12 @@ pub enum Timer {
     Word,
 }
 
-const TIMERS: [Timer; 9] = [
+const TIMERS: [Timer; 10] = [
     Timer::NextSample,
     Timer::SampleOverdue,
     Timer::Reconcile,
     Timer::Drain,
+    Timer::HandOver,
     Timer::Unload,
     Timer::Verify,
     Timer::Load,
@@ -66,7 +69,9 @@ impl TimerTable {
 
     /// Stops what the steps of a switch wait for; the sampling goes on.
     pub fn stop_steps(&mut self) {
-        for timer in [Timer::Reconcile, Timer::Drain, Timer::Unload, Timer::Verify, Timer::Load, Timer::Check] {
+        for timer in
+            [Timer::Reconcile, Timer::Drain, Timer::HandOver, Timer::Unload, Timer::Verify, Timer::Load, Timer::Check]
+        {
             self.stop(timer);
         }
     }

@@ -106,7 +106,7 @@ impl Controller {
         self.stopping = true;
         match self.phase {
             Phase::Starting | Phase::Reconciling | Phase::Steady | Phase::Asleep => self.leave_if_stopping(),
-            Phase::Draining => self.stop_draining(),
+            Phase::Draining | Phase::HandingOver => self.stop_draining(),
             // What is being changed is finished first, so that the server is left serving something.
             Phase::Unloading | Phase::Verifying | Phase::Loading | Phase::Checking => {}
         }
@@ -135,7 +135,7 @@ impl Controller {
     fn leave(&mut self) {
         let switch = self.switch.as_ref();
         let other = match self.phase {
-            Phase::Draining => switch.and_then(|switch| switch.leaving.clone()),
+            Phase::Draining | Phase::HandingOver => switch.and_then(|switch| switch.leaving.clone()),
             Phase::Checking => switch.and_then(|switch| switch.incoming.clone()),
             Phase::Starting
             | Phase::Reconciling

@@ -8,6 +8,7 @@ use hyper::body::Incoming;
 
 use super::Shared;
 use super::errors::{Failure, Family, Fault};
+use super::hand_over::kept::Kept;
 use super::instance::Admission;
 use super::late::LateBody;
 use super::reply::{Body, ReplyBody, media_type};
@@ -24,6 +25,8 @@ pub struct Answer {
     pub head: http::response::Parts,
     pub body: AnswerBody,
     pub admission: Option<Admission>,
+    /// What is kept of the reply, so that another rung can go on with it.
+    pub kept: Option<Kept>,
 }
 
 pub enum AnswerBody {
@@ -50,7 +53,7 @@ impl Answer {
         let body = match self.body {
             AnswerBody::Whole(body) => whole(body),
             AnswerBody::Stream(body) => {
-                ReplyBody::new((&head.headers, body), family, self.admission, &shared.record).boxed_unsync()
+                ReplyBody::new((&head.headers, body), family, self.admission, self.kept, &shared.record).boxed_unsync()
             }
         };
         strip_hop_by_hop(&mut head.headers);
@@ -73,7 +76,8 @@ impl Answer {
             && !self.head.headers.contains_key(CONTENT_ENCODING);
         let text = match self.body {
             AnswerBody::Stream(body) if is_events => {
-                return Ok(ReplyBody::new((&self.head.headers, body), family, self.admission, &shared.record));
+                let headers = &self.head.headers;
+                return Ok(ReplyBody::new((headers, body), family, self.admission, self.kept, &shared.record));
             }
             AnswerBody::Stream(body) => match Limited::new(body, LOOK_INTO_MAX).collect().await {
                 Ok(body) => body.to_bytes(),

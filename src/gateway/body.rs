@@ -129,6 +129,23 @@ impl Document {
         }
     }
 
+    /// What the server will take for this key, as it is written.
+    pub fn value(&self, key: &str) -> Option<&[u8]> {
+        self.last(key)
+    }
+
+    /// The same with these values, each in the place of what there was, or added.
+    pub fn with(&self, values: &[(&str, Vec<u8>)]) -> Bytes {
+        let added = values.iter().filter(|(key, _)| !self.has(key));
+        let insert: Vec<_> = added.map(|(key, value)| [format!("\"{key}\":").as_bytes(), value].concat()).collect();
+        let change = |key: &str| values.iter().find(|(changed, _)| *changed == key);
+        Bytes::from(
+            self.rewritten(&insert, |key, _| {
+                change(key).map_or(Change::Keep, |(_, value)| Change::Replace(value.clone()))
+            }),
+        )
+    }
+
     /// The request as it goes to this model.
     pub fn spliced(&self, model: &str, owned: Option<Owned>) -> Bytes {
         let model = serde_json::to_vec(model).expect("a text can always be written");
@@ -362,6 +379,14 @@ mod tests {
         assert!(Document::read(Bytes::from_static(b"{\"a\":\"\xff\"}"), Keys::Folded).is_err());
         let deep = format!("{{\"a\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
         assert!(Document::read(Bytes::from(deep), Keys::Exact).is_ok(), "depth costs no stack");
+    }
+
+    #[test]
+    fn values_are_put_in_the_place_of_others_or_added() {
+        let values = [("a", b"2".to_vec()), ("c", b"{}".to_vec())];
+        assert_eq!(exact(r#"{"a": 1.0, "b":1, "a":3}"#).with(&values), r#"{"c":{},"a": 2, "b":1, "a":2}"#);
+        assert_eq!(exact("{ }").with(&values), r#"{"a":2,"c":{} }"#);
+        assert_eq!(exact(r#"{"a":1}"#).with(&[]), r#"{"a":1}"#);
     }
 
     #[test]

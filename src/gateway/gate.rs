@@ -61,6 +61,11 @@ impl Gate {
         self.word.load(Ordering::Acquire) & !CLOSED
     }
 
+    /// Whether somebody may come in, as far as can be known.
+    pub fn is_open(&self) -> bool {
+        self.word.load(Ordering::Acquire) & CLOSED == 0
+    }
+
     /// Whether nobody is inside and nobody will ever be again.
     pub fn is_drained(&self) -> bool {
         self.word.load(Ordering::Acquire) == CLOSED

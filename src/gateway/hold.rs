@@ -38,6 +38,10 @@ impl Budget {
 }
 
 impl Share {
+    pub fn amount(&self) -> u64 {
+        self.amount
+    }
+
     /// Takes more; false, and nothing taken, where the budget has no more.
     #[must_use]
     pub fn grow(&mut self, amount: u64) -> bool {

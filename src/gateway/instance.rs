@@ -12,7 +12,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::Event;
 use super::gate::{Closed, Gate};
-use super::reply::Running;
+use super::pass::Ask;
+use super::running::Running;
 use crate::policy::Rung;
 
 /// A rung from its publication until its last reply has ended.
@@ -21,8 +22,23 @@ pub struct Instance {
     gate: Gate,
     cut: CancellationToken,
     replies: Mutex<BTreeMap<u64, Weak<Running>>>,
+    /// Requests that the server has not begun to answer.
+    asking: Mutex<BTreeMap<u64, Weak<Asking>>>,
     next_id: AtomicU64,
     events: UnboundedSender<Event>,
+}
+
+/// A request whose answer has not begun.
+pub struct Asking {
+    pub ask: Arc<Ask>,
+    /// It is to be sent to the rung that serves, or serves next.
+    pub moved: CancellationToken,
+}
+
+/// What goes on at an instance.
+pub enum Inside {
+    Asking(Arc<Asking>),
+    Replying(Arc<Running>),
 }
 
 /// The right of one request to use an instance.
@@ -38,6 +54,7 @@ impl Instance {
             gate: Gate::default(),
             cut: CancellationToken::new(),
             replies: Mutex::default(),
+            asking: Mutex::default(),
             next_id: AtomicU64::new(0),
             events,
         })
@@ -69,8 +86,22 @@ impl Instance {
         }
     }
 
+    /// All that could be handed over, the oldest first.
+    pub fn inside(&self) -> Vec<Inside> {
+        let replies: Vec<_> = locked(&self.replies).iter().map(|(id, reply)| (*id, reply.clone())).collect();
+        let asking: Vec<_> = locked(&self.asking).iter().map(|(id, asking)| (*id, asking.clone())).collect();
+        let replies = replies.into_iter().filter_map(|(id, reply)| Some((id, Inside::Replying(reply.upgrade()?))));
+        let asking = asking.into_iter().filter_map(|(id, asking)| Some((id, Inside::Asking(asking.upgrade()?))));
+        let all: BTreeMap<u64, Inside> = asking.chain(replies).collect();
+        all.into_values().collect()
+    }
+
     pub fn count(&self) -> u64 {
         self.gate.count()
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.gate.is_open()
     }
 
     pub fn is_drained(&self) -> bool {
@@ -99,6 +130,13 @@ impl Admission {
         self.instance.cut.clone()
     }
 
+    /// Makes a request one that can be sent to another rung, until its answer begins.
+    pub fn asks(&self, ask: &Arc<Ask>) -> Arc<Asking> {
+        let asking = Arc::new(Asking { ask: ask.clone(), moved: CancellationToken::new() });
+        locked(&self.instance.asking).insert(self.id, Arc::downgrade(&asking));
+        asking
+    }
+
     /// Makes a reply one that `cut` ends. One that comes too late for it is ended here.
     pub fn register(instance: &Arc<Instance>, id: u64, reply: &Arc<Running>) {
         locked(&instance.replies).insert(id, Arc::downgrade(reply));
@@ -116,6 +154,7 @@ impl Admission {
 impl Drop for Admission {
     fn drop(&mut self) {
         locked(&self.instance.replies).remove(&self.id);
+        locked(&self.instance.asking).remove(&self.id);
         if self.instance.gate.leave() {
             self.instance.report_drained();
         }

@@ -16,7 +16,7 @@ use super::reply::{BoxError, ReplyBody};
 
 /// How long a held request stays silent, and how often it is told that it still waits.
 pub const SILENT_FOR: Duration = Duration::from_secs(5);
-const COMMENT: &[u8] = b": waiting\n\n";
+pub const COMMENT: &[u8] = b": waiting\n\n";
 
 /// The reply, or how the stream ends without one.
 pub type Awaited = Pin<Box<dyn Future<Output = Result<ReplyBody, Bytes>> + Send>>;

@@ -2,12 +2,14 @@
 //!
 //! The Controller says which rung serves, which is closed and which is cut; requests read that and never decide it.
 
+mod admit;
 mod answer;
 mod body;
 mod errors;
 mod forms;
 mod gate;
 mod guard;
+mod hand_over;
 mod hold;
 mod instance;
 mod late;
@@ -17,6 +19,7 @@ mod preflight;
 pub mod record;
 pub mod waiting;
 mod reply;
+mod running;
 mod routes;
 mod serve;
 pub mod spoken;
@@ -25,6 +28,7 @@ mod upstream;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -33,6 +37,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use self::guard::Guard;
+use self::hand_over::kept::KEPT_MAX;
 use self::hold::{Budget, Hold};
 use self::instance::{Instance, locked};
 use self::names::Names;
@@ -41,7 +46,7 @@ use self::record::{Counters, Record};
 use self::spoken::Spoken;
 use self::upstream::Upstream;
 use crate::config::{GatewayConfig, InBand, ServerKind};
-use crate::policy::Rung;
+use crate::policy::{Policy, Rung};
 
 /// The server behind the gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +67,10 @@ pub enum Event {
     /// A reply has come to its end; by the server's own counters so many tokens took so long, beside so many replies, this
     /// one included. Of many at a time only some are told of.
     Replied { rung: String, tokens: u32, took_us: u64, in_flight: u32 },
+    /// So many replies of this closed rung are gone on with by another; so many run on where they are.
+    HandedOver { rung: String, moved: u32, left: u32 },
+    /// None of the replies of this closed rung could be handed over: all run on.
+    HandOverFailed { rung: String, why: String },
     /// The server refused, broke off or failed a request.
     UpstreamFailed { why: String },
 }
@@ -109,6 +118,11 @@ struct Shared {
     instances: Mutex<Vec<Arc<Instance>>>,
     current: watch::Sender<Option<Arc<Instance>>>,
     hold: Hold,
+    /// Whether replies are kept, so that they can be handed over, and what that may take.
+    keeps_replies: AtomicBool,
+    kept: Arc<Budget>,
+    /// Replies that stall between two rungs.
+    stalled: Arc<Budget>,
     uploads: Arc<Budget>,
     preflight: Preflight,
     in_band: InBand,
@@ -135,6 +149,9 @@ impl Gateway {
             instances: Mutex::default(),
             current: watch::Sender::new(None),
             hold: Hold::new(config.hold),
+            keeps_replies: AtomicBool::new(false),
+            kept: Budget::new(KEPT_MAX),
+            stalled: Budget::new(u64::MAX),
             uploads: Budget::new(UPLOADS_MAX.max(config.body_max.0)),
             preflight: Preflight::new(),
             in_band: config.in_band,
@@ -145,6 +162,12 @@ impl Gateway {
             stopping: CancellationToken::new(),
         };
         Ok(Gateway { shared: Arc::new(shared) })
+    }
+
+    /// Goes by this policy from now on, with these rungs as ours: replies are kept if another rung may go on with them.
+    pub fn follow(&self, policy: &Policy, rungs: Vec<Arc<Rung>>) {
+        self.ladder(rungs);
+        self.shared.keeps_replies.store(policy.hand_over, Ordering::Relaxed);
     }
 
     /// Says which rungs and models are ours from now on.
@@ -195,6 +218,18 @@ impl Gateway {
         }
     }
 
+    /// Has the replies of this closed rung gone on with by the rung that serves, or else by `to` as soon as it does.
+    /// `HandedOver` or `HandOverFailed` says what came of it; replies that another rung cannot go on with run on.
+    pub fn hand_over(&self, from: &str, to: &Arc<Rung>) {
+        let found: Vec<_> = {
+            let instances = locked(&self.shared.instances);
+            instances.iter().filter(|instance| instance.rung.name == from && !instance.is_drained()).cloned().collect()
+        };
+        for instance in found {
+            tokio::spawn(hand_over::moves::hand_over(self.shared.clone(), instance, to.clone()));
+        }
+    }
+
     /// Whether no reply of this model runs and none can begin.
     pub fn is_vacant(&self, model: &str) -> bool {
         let instances = locked(&self.shared.instances);
@@ -226,7 +261,7 @@ impl Gateway {
         let in_flight: u64 = locked(&self.shared.instances).iter().map(|instance| instance.count()).sum();
         Traffic {
             in_flight: u32::try_from(in_flight).unwrap_or(u32::MAX),
-            held: self.shared.hold.held(),
+            held: self.shared.hold.held().saturating_add(u32::try_from(self.shared.stalled.used()).unwrap_or(u32::MAX)),
             admitted_total: self.shared.record.admitted.get(),
         }
     }
@@ -239,6 +274,10 @@ impl Gateway {
 impl Shared {
     fn names(&self) -> Arc<Names> {
         self.names.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn keeps_replies(&self) -> bool {
+        self.keeps_replies.load(Ordering::Relaxed)
     }
 
     /// The rung that our names stand for when something is only told of it.

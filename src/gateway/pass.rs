@@ -12,18 +12,19 @@ use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH};
 use http::{HeaderMap, HeaderName, Method, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
-use tokio::sync::{Notify, watch};
-use tokio::time::Instant;
+use tokio::sync::Notify;
 
+use super::admit::Comes;
 use super::answer::{Answer, AnswerBody, LOOK_INTO_MAX, waiting_response};
 use super::body::{Document, Keys, Named, Owned};
 use super::errors::{Failure, Family, Fault};
+use super::hand_over::kept::Kept;
 use super::hold::Share;
 use super::instance::Admission;
-use super::late::{LateBody, SILENT_FOR};
+use super::late::LateBody;
 use super::reply::Body;
 use super::routes::{Kind, Route};
-use super::spoken::{Chat, Spoken};
+use super::spoken::Chat;
 use super::upstream::{Unanswered, without_autoload};
 use super::{Event, Shared};
 use crate::config::ServerKind;
@@ -57,6 +58,8 @@ pub struct Ask {
 /// What the server made of one try.
 enum Tried {
     Answered(Answer),
+    /// It was called back before the server began to answer: it goes to the rung that serves, or serves next.
+    Moved,
     /// It is worth another try, after this long and so many times; if there is none, this is the answer.
     Failed {
         why: String,
@@ -178,7 +181,7 @@ async fn send_other(
     let response =
         shared.upstream.ask(method, target, headers, body).await.map_err(|error| shared.unanswered(&error))?;
     let (head, body) = response.into_parts();
-    Ok(Answer { head, body: AnswerBody::Stream(body), admission: None })
+    Ok(Answer { head, body: AnswerBody::Stream(body), admission: None, kept: None })
 }
 
 /// Clients that check a model's name against the list must find the aliases there.
@@ -203,11 +206,12 @@ async fn with_aliases(shared: &Shared, mut answer: Answer) -> Result<Answer, Fai
 }
 
 async fn pursue(shared: Arc<Shared>, ask: Arc<Ask>) -> Result<Answer, Failure> {
-    let mut repeated = 0;
+    let (mut repeated, mut comes) = (0, Comes::New);
     loop {
-        let admission = shared.admit(&ask).await?;
+        let admission = shared.admit(&ask, comes).await?;
         match attempt(&shared, &ask, admission).await? {
             Tried::Answered(answer) => return Ok(answer),
+            Tried::Moved => comes = Comes::Again,
             Tried::Failed { why, pause, repeats, instead } => {
                 tracing::warn!(message = "The server failed a request.", %why, repeated);
                 shared.record.tell(Event::UpstreamFailed { why });
@@ -225,23 +229,29 @@ async fn pursue(shared: Arc<Shared>, ask: Arc<Ask>) -> Result<Answer, Failure> {
 }
 
 /// One try at the rung that the admission is for.
-async fn attempt(shared: &Shared, ask: &Ask, admission: Admission) -> Result<Tried, Failure> {
-    let cut = admission.cut();
+async fn attempt(shared: &Shared, ask: &Arc<Ask>, admission: Admission) -> Result<Tried, Failure> {
+    let (cut, asking) = (admission.cut(), admission.asks(ask));
     let body = ask.spliced(admission.rung());
     let target = ask.target(shared.server, true);
     let asked = shared.upstream.ask(ask.method.clone(), &target, ask.headers.clone(), body);
-    let asked = async { judge(shared, asked.await, admission).await };
+    let asked = async { judge(shared, ask, asked.await, admission).await };
     tokio::select! {
         biased;
         () = cut.cancelled() => {
             shared.record.cut.add();
             Err(Failure::cut())
         }
+        () = asking.moved.cancelled() => Ok(Tried::Moved),
         tried = asked => Ok(tried),
     }
 }
 
-async fn judge(shared: &Shared, asked: Result<Response<Incoming>, Unanswered>, admission: Admission) -> Tried {
+async fn judge(
+    shared: &Shared,
+    ask: &Arc<Ask>,
+    asked: Result<Response<Incoming>, Unanswered>,
+    admission: Admission,
+) -> Tried {
     let response = match asked {
         Ok(response) => response,
         Err(error) => {
@@ -260,7 +270,9 @@ async fn judge(shared: &Shared, asked: Result<Response<Incoming>, Unanswered>, a
     let worth_repeating = status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED;
     if shared.server == ServerKind::LlamaServer && status == StatusCode::BAD_REQUEST {
         let answer = match Limited::new(body, LOOK_INTO_MAX).collect().await {
-            Ok(body) => Answer { head, body: AnswerBody::Whole(body.to_bytes()), admission: Some(admission) },
+            Ok(body) => {
+                Answer { head, body: AnswerBody::Whole(body.to_bytes()), admission: Some(admission), kept: None }
+            }
             Err(error) => {
                 let error = Unanswered::Reset(error.to_string());
                 return Tried::Failed { why: error.to_string(), pause: REPEAT_AFTER, repeats: 1, instead: Err(error) };
@@ -277,7 +289,8 @@ async fn judge(shared: &Shared, asked: Result<Response<Incoming>, Unanswered>, a
             false => Tried::Answered(answer),
         };
     }
-    let answer = Answer { head, body: AnswerBody::Stream(body), admission: Some(admission) };
+    let kept = Kept::of(shared, ask, status, &head.headers);
+    let answer = Answer { head, body: AnswerBody::Stream(body), admission: Some(admission), kept };
     match worth_repeating {
         true => {
             let why = format!("it answered {status}");
@@ -288,92 +301,6 @@ async fn judge(shared: &Shared, asked: Result<Response<Incoming>, Unanswered>, a
 }
 
 impl Shared {
-    /// Counts a request in and chooses its rung, in one step; holds it while nothing serves.
-    async fn admit(&self, ask: &Ask) -> Result<Admission, Failure> {
-        self.preflight.wait(&self.record).await;
-        let mut current = self.current.subscribe();
-        if let Some(admission) = self.enter(&mut current, ask)? {
-            return Ok(admission);
-        }
-        let mut spoken = self.spoken.subscribe();
-        self.say_that_it_sleeps(ask, &mut spoken)?;
-        let refuse = |why: &str| {
-            self.record.refused.add();
-            Failure::new(Fault::Unavailable, format!("no model serves at present, and {why}: ask again later"))
-        };
-        let mut sleeping = self.sleeping.subscribe();
-        let asleep = || refuse("all models were put to sleep on purpose");
-        if *sleeping.borrow_and_update() {
-            return Err(asleep());
-        }
-        let place = self.hold.enter(ask.document.bytes().len());
-        let _place = place.ok_or_else(|| refuse("too many requests wait already"))?;
-        self.record.held.add();
-        let held_at = Instant::now();
-        let (too_long, long) = (tokio::time::sleep(self.hold_age_max), tokio::time::sleep(SILENT_FOR));
-        tokio::pin!(too_long, long);
-        loop {
-            tokio::select! {
-                biased;
-                changed = current.changed() => {
-                    changed.expect("the sender is in `self`");
-                    if let Some(admission) = self.enter(&mut current, ask)? {
-                        tracing::debug!(message = "Request released.", held_ms = held_at.elapsed().as_millis() as u64);
-                        return Ok(admission);
-                    }
-                }
-                said = spoken.changed() => {
-                    said.expect("the sender is in `self`");
-                    self.say_that_it_sleeps(ask, &mut spoken)?;
-                }
-                Ok(()) = sleeping.changed() => {
-                    if *sleeping.borrow_and_update() {
-                        return Err(asleep());
-                    }
-                }
-                () = self.stopping.cancelled() => return Err(refuse("this gateway is stopping")),
-                () = &mut too_long => return Err(refuse("this request has waited as long as it may")),
-                () = &mut long, if !long.is_elapsed() => ask.waits.notify_one(),
-            }
-        }
-    }
-
-    /// Whoever chats hears at once that nothing serves before there is room, where the owner wants it said. Everybody else
-    /// waits, for room may come.
-    fn say_that_it_sleeps(&self, ask: &Ask, spoken: &mut watch::Receiver<Spoken>) -> Result<(), Failure> {
-        let Some(words) = spoken.borrow_and_update().asleep.clone() else { return Ok(()) };
-        if ask.required.is_some() || Chat::of(ask).is_none() {
-            return Ok(());
-        }
-        self.record.refused.add();
-        Err(Failure::new(Fault::Asleep, &*words))
-    }
-
-    /// An admission to the rung that serves; `None` while there is none.
-    fn enter(&self, current: &mut super::Current, ask: &Ask) -> Result<Option<Admission>, Failure> {
-        loop {
-            let instance = current.borrow_and_update().clone();
-            let serves = instance.as_ref().map(|instance| instance.rung.name.as_str());
-            let admission = match &ask.required {
-                Some(required) if serves != Some(required) => None,
-                Some(_) | None => instance.as_ref().and_then(|instance| instance.enter()),
-            };
-            if let Some(admission) = admission {
-                self.record.admitted.add();
-                return Ok(Some(admission));
-            }
-            // A gate that is found closed was perhaps left behind just now.
-            if current.has_changed().expect("the sender is in `self`") {
-                continue;
-            }
-            if ask.required.is_some() {
-                self.record.refused.add();
-                return Err(Failure::new(Fault::Unavailable, "the rung that the request requires does not serve now"));
-            }
-            return Ok(None);
-        }
-    }
-
     /// What a client is told of a server that gave no answer; where it listens is none of its business.
     fn unanswered(&self, error: &Unanswered) -> Failure {
         self.record.failed.add();

@@ -22,6 +22,11 @@ pub struct Counters {
     pub truncated: u64,
     /// Replies that were ended for a switch.
     pub cut: u64,
+    /// Replies that another rung was to go on with, and those of them that it did not go on with.
+    pub handed_over: u64,
+    pub hand_overs_lost: u64,
+    /// Replies that could not be handed over, because too much was kept of others already.
+    pub unkept: u64,
     /// Replies that began without a fresh look at the machine, because it took too long.
     pub preflight_late: u64,
 }
@@ -32,6 +37,10 @@ pub struct Tally(AtomicU64);
 impl Tally {
     pub fn add(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn more(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
     }
 
     pub fn get(&self) -> u64 {
@@ -46,6 +55,9 @@ pub struct Record {
     pub failed: Tally,
     pub truncated: Tally,
     pub cut: Tally,
+    pub handed_over: Tally,
+    pub hand_overs_lost: Tally,
+    pub unkept: Tally,
     pub preflight_late: Tally,
     pub admitted: Tally,
     /// When somebody was told of a reply's speed last.
@@ -62,6 +74,9 @@ impl Record {
             failed: Tally::default(),
             truncated: Tally::default(),
             cut: Tally::default(),
+            handed_over: Tally::default(),
+            hand_overs_lost: Tally::default(),
+            unkept: Tally::default(),
             preflight_late: Tally::default(),
             admitted: Tally::default(),
             speeds: Paced::default(),
@@ -82,6 +97,9 @@ impl Record {
             failed: self.failed.get(),
             truncated: self.truncated.get(),
             cut: self.cut.get(),
+            handed_over: self.handed_over.get(),
+            hand_overs_lost: self.hand_overs_lost.get(),
+            unkept: self.unkept.get(),
             preflight_late: self.preflight_late.get(),
         }
     }

@@ -6,7 +6,7 @@
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -19,8 +19,11 @@ use tokio::time::{Instant, Sleep};
 
 use super::Event;
 use super::errors::{Failure, Family};
+use super::hand_over::kept::Kept;
 use super::instance::{Admission, locked};
+use super::late::{COMMENT, SILENT_FOR};
 use super::record::Record;
+use super::running::{Live, Running, Stage, State};
 use super::speed::Tail;
 
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -34,40 +37,6 @@ pub const FIRST_BYTE_MAX: Duration = Duration::from_secs(30 * 60);
 /// A line longer than this is passed on in pieces.
 const LINE_MAX: usize = 1 << 20;
 
-/// What a reply that runs holds. The server's side is let go first, then the count falls.
-struct Live {
-    upstream: Incoming,
-    admission: Option<Admission>,
-}
-
-/// A reply that runs, or has ended, or was ended.
-pub struct Running {
-    state: Mutex<State>,
-    record: Arc<Record>,
-}
-
-struct State {
-    live: Option<Live>,
-    reader: Option<Waker>,
-}
-
-impl Running {
-    /// Ends it: the server is let go at once, and the reader hears of it when it next listens.
-    pub fn cut(&self) {
-        let (live, reader) = {
-            let mut state = locked(&self.state);
-            (state.live.take(), state.reader.take())
-        };
-        if live.is_some() {
-            self.record.cut.add();
-        }
-        drop(live);
-        if let Some(reader) = reader {
-            reader.wake();
-        }
-    }
-}
-
 /// The reply as its reader polls it.
 pub struct ReplyBody {
     running: Arc<Running>,
@@ -77,6 +46,8 @@ pub struct ReplyBody {
     idle: Pin<Box<Sleep>>,
     heard_at: Instant,
     patience: Duration,
+    /// When its client is next told that it stalls.
+    comment: Option<Pin<Box<Sleep>>>,
     ended: bool,
 }
 
@@ -107,11 +78,12 @@ impl ReplyBody {
         (headers, upstream): (&HeaderMap, Incoming),
         family: Family,
         admission: Option<Admission>,
+        kept: Option<Kept>,
         record: &Arc<Record>,
     ) -> Self {
         let place = admission.as_ref().map(Admission::place);
-        let live = Live { upstream, admission };
-        let state = Mutex::new(State { live: Some(live), reader: None });
+        let live = Some(Live { upstream, admission, _slot: None });
+        let state = Mutex::new(State { live, stage: Stage::Reading, kept, reader: None });
         let running = Arc::new(Running { state, record: record.clone() });
         if let Some((instance, id)) = place {
             Admission::register(&instance, id, &running);
@@ -124,16 +96,30 @@ impl ReplyBody {
             idle: Box::pin(tokio::time::sleep(FIRST_BYTE_MAX)),
             heard_at: Instant::now(),
             patience: FIRST_BYTE_MAX,
+            comment: None,
             ended: false,
         }
     }
 
     /// The next piece of the server's, `None` at its end.
     fn poll_upstream(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
-        let mut state = locked(&self.running.state);
-        let Some(live) = &mut state.live else { return Poll::Ready(Some(Err(Broken::Cut))) };
-        let polled = Pin::new(&mut live.upstream);
-        match http_body::Body::poll_frame(polled, cx) {
+        let mut guard = locked(&self.running.state);
+        let state = &mut *guard;
+        let live = match (state.stage, &mut state.live) {
+            (Stage::Reading, Some(live)) => live,
+            (Stage::Over, _) => return Poll::Ready(None),
+            (Stage::Paused | Stage::Stalled, _) => {
+                state.listen(cx);
+                drop(guard);
+                return self.poll_comment(cx).map(|comment| Some(Ok(comment)));
+            }
+            (Stage::Lost | Stage::Reading, _) => return Poll::Ready(Some(Err(Broken::Cut))),
+        };
+        if self.comment.take().is_some() {
+            // Whoever goes on has to read all of it first.
+            (self.heard_at, self.patience) = (Instant::now(), FIRST_BYTE_MAX);
+        }
+        match http_body::Body::poll_frame(Pin::new(&mut live.upstream), cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 self.heard_at = Instant::now();
                 self.patience = STREAM_IDLE_MAX;
@@ -142,25 +128,24 @@ impl ReplyBody {
                 if live.admission.is_some() {
                     self.tail.add(&data);
                 }
-                Poll::Ready(Some(Ok(data)))
+                Poll::Ready(Some(Ok(state.pass(data))))
             }
             Poll::Ready(Some(Err(error))) => {
-                state.live = None;
+                state.over();
                 Poll::Ready(Some(Err(Broken::Upstream(error))))
             }
             Poll::Ready(None) => {
                 tell_speed(&self.running.record, live, &self.tail);
-                state.live = None;
-                Poll::Ready(None)
+                let rest = state.kept.as_mut().map(Kept::finish).unwrap_or_default();
+                state.over();
+                Poll::Ready((!rest.is_empty()).then_some(Ok(rest)))
             }
             Poll::Pending => {
-                if !state.reader.as_ref().is_some_and(|reader| reader.will_wake(cx.waker())) {
-                    state.reader = Some(cx.waker().clone());
-                }
+                state.listen(cx);
                 while self.idle.as_mut().poll(cx).is_ready() {
                     let ends_at = self.heard_at + self.patience;
                     if ends_at <= Instant::now() {
-                        state.live = None;
+                        state.over();
                         return Poll::Ready(Some(Err(Broken::Idle)));
                     }
                     self.idle.as_mut().reset(ends_at);
@@ -168,6 +153,16 @@ impl ReplyBody {
                 Poll::Pending
             }
         }
+    }
+
+    /// Tells the client of a reply that stalls, now and then, that it is not forgotten.
+    fn poll_comment(&mut self, cx: &mut Context<'_>) -> Poll<Bytes> {
+        let comment = self.comment.get_or_insert_with(|| Box::pin(tokio::time::sleep(SILENT_FOR)));
+        ready!(comment.as_mut().poll(cx));
+        comment.as_mut().reset(Instant::now() + SILENT_FOR);
+        // The timer is to wake the reader the next time too.
+        cx.waker().wake_by_ref();
+        Poll::Ready(Bytes::from_static(COMMENT))
     }
 
     /// What is still said to the reader of a reply that did not come to its end.
@@ -185,6 +180,12 @@ impl ReplyBody {
                 Err(broken.into())
             }
         }
+    }
+}
+
+impl Drop for ReplyBody {
+    fn drop(&mut self) {
+        self.running.ends(Stage::Over);
     }
 }
 

@@ -29,6 +29,8 @@ pub struct Policy {
     pub tiers: Vec<Tier>,
     pub reserve: Reserve,
     pub pressure: Pressure,
+    /// Before that, another model is to go on with the replies that it can go on with.
+    pub hand_over: bool,
     pub at_deadline: AtDeadline,
     pub upgrade: Upgrade,
     pub when_nothing_fits: WhenNothingFits,
@@ -260,6 +262,7 @@ impl Policy {
             reserve: Reserve::default(),
             pressure: Pressure::default(),
             at_deadline: AtDeadline::Wait,
+            hand_over: true,
             upgrade: Upgrade::default(),
             when_nothing_fits: WhenNothingFits::KeepSmallest,
             tests: Vec::new(),

@@ -56,13 +56,13 @@ impl Rules<'_> {
         let pressure = levels::pressure(self, &file.pressure);
         let upgrade = levels::upgrade(self, &file.upgrade, &pressure);
         let reserve = self.reserve(&file.reserve, &tiers, &file.tiers);
-        let at_deadline = self.at_deadline(file.at_deadline.as_ref());
+        let (hand_over, at_deadline) = self.at_deadline(file.at_deadline.as_ref());
         let when_nothing_fits = self.when_nothing_fits(file.when_nothing_fits.as_ref());
         let tests = file.tests.into_iter().filter_map(|test| scripts::test(self, test, &ladder, reserve)).collect();
         let default = Policy::for_ladder(ladder)?;
         let tiers = if tiers.is_empty() { default.tiers } else { tiers };
         let ladder = default.ladder;
-        Some(Policy { ladder, tiers, reserve, pressure, at_deadline, upgrade, when_nothing_fits, tests })
+        Some(Policy { ladder, tiers, reserve, pressure, hand_over, at_deadline, upgrade, when_nothing_fits, tests })
     }
 
     fn version(&mut self, version: Option<&Placed<u32>>) {
@@ -231,32 +231,42 @@ impl Rules<'_> {
         Reserve { memory, vram }
     }
 
-    fn at_deadline(&mut self, list: Option<&Placed<Vec<Placed<String>>>>) -> AtDeadline {
-        let Some(list) = list else { return AtDeadline::Wait };
-        let expected = "exactly one of `wait` and `cut`: each is always possible, so nothing after it is ever tried";
+    /// Whether replies are to be handed over first, and what becomes of those that are left.
+    fn at_deadline(&mut self, list: Option<&Placed<Vec<Placed<String>>>>) -> (bool, AtDeadline) {
+        let Some(list) = list else { return (true, AtDeadline::Wait) };
+        let (first, rest) = match list.value.split_first() {
+            Some((first, rest)) if first.value == "hand_over" => (true, rest),
+            Some(_) | None => (false, &list.value[..]),
+        };
         let mut found = Vec::new();
-        for word in &list.value {
+        for word in rest {
             match word.value.as_str() {
                 "wait" => found.push(AtDeadline::Wait),
                 "cut" => found.push(AtDeadline::Cut),
                 "hand_over" => {
-                    let told = Diagnostic::new(word.span.clone(), "`hand_over` does not work yet", "not yet");
-                    self.tell(told.expected("`[wait]` or `[cut]`").help("write `at_deadline: [wait]`"));
+                    let told = Diagnostic::new(word.span.clone(), "`hand_over` is never tried", "not the first");
+                    let told =
+                        told.expected("`hand_over`, if at all, before `wait` or `cut`, which are always possible");
+                    self.tell(told.help("write `at_deadline: [hand_over, wait]`"));
+                    return (true, AtDeadline::Wait);
                 }
                 other => {
                     let told = Diagnostic::new(word.span.clone(), format!("unknown: `{other}`"), "not known");
-                    let fix = nearest(other, ["wait", "cut"]).unwrap_or("wait");
-                    self.tell(told.expected("`wait` or `cut`").help(format!("write `at_deadline: [{fix}]`")));
+                    let fix = nearest(other, ["hand_over", "wait", "cut"]).unwrap_or("wait");
+                    let fix = if fix == "hand_over" { "hand_over, wait" } else { fix };
+                    let told = told.expected("`hand_over`, `wait` or `cut`");
+                    self.tell(told.help(format!("write `at_deadline: [{fix}]`")));
+                    return (first, AtDeadline::Wait);
                 }
             }
         }
-        let written = list.value.len();
-        if (written == found.len() && written != 1) || found.len() > 1 {
-            let label = if written == 0 { "neither" } else { "more than one" };
+        if found.len() != 1 {
+            let label = if found.is_empty() { "neither `wait` nor `cut`" } else { "more than one" };
             let told = Diagnostic::new(list.span.clone(), "`at_deadline` does not end with one thing to do", label);
-            self.tell(told.expected(expected).help("write `at_deadline: [wait]`"));
+            let told = told.expected("`hand_over`, if it is to be tried, and then exactly one of `wait` and `cut`");
+            self.tell(told.help("write `at_deadline: [hand_over, wait]`"));
         }
-        found.first().copied().unwrap_or(AtDeadline::Wait)
+        (first, found.first().copied().unwrap_or(AtDeadline::Wait))
     }
 
     fn when_nothing_fits(&mut self, word: Option<&Placed<String>>) -> WhenNothingFits {

@@ -23,6 +23,7 @@ pub async fn ask(driver: &Driver, command: Command) -> Option<Input> {
         | Command::CancelLoad { .. }
         | Command::Publish { .. }
         | Command::Close { .. }
+        | Command::HandOver { .. }
         | Command::Cut { .. }
         | Command::Release { .. }
         | Command::Remember { .. }

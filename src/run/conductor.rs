@@ -15,6 +15,7 @@ use super::Signal;
 use super::asking::ask;
 use super::clock::{Clock, sleep_until, unix_ms};
 use super::decisions::Decisions;
+use super::hearing;
 use super::keeping;
 use super::policy_file::PolicyWatch;
 use super::recorded::Recorded;
@@ -230,6 +231,8 @@ impl Conductor {
             | Input::CheckDone { .. }
             | Input::Drained { .. }
             | Input::Replied(_)
+            | Input::HandedOver { .. }
+            | Input::HandOverFailed { .. }
             | Input::PolicyChanged(_)
             | Input::OperatorSaid(_)
             | Input::Lease(_)
@@ -243,9 +246,9 @@ impl Conductor {
 
     fn gateway_event(&mut self, event: Event) {
         match event {
-            Event::Drained { rung, model } => {
-                if self.parts.gateway.is_vacant(&model) {
-                    self.handle(Input::Drained { rung });
+            Event::Drained { .. } | Event::HandedOver { .. } | Event::HandOverFailed { .. } => {
+                if let Some(input) = hearing::input(&self.parts.gateway, event) {
+                    self.handle(input);
                 }
             }
             Event::Wanted => self.take_sample(),
@@ -277,6 +280,7 @@ impl Conductor {
                 Command::CancelLoad { .. } => self.stop_acting(),
                 Command::Publish { rung, .. } => self.parts.gateway.publish(rung),
                 Command::Close { rung, .. } => self.parts.gateway.close(&rung.name),
+                Command::HandOver { rung, to, .. } => self.parts.gateway.hand_over(&rung.name, &to),
                 Command::Cut { rung, .. } => self.parts.gateway.cut(&rung.name),
                 Command::Release { rung, .. } => self.release(rung),
                 Command::Remember { learned, .. } => keeping::keep(self.parts.store.as_ref(), learned),

@@ -96,6 +96,7 @@ impl Conductor {
             | Command::Check { .. }
             | Command::Publish { .. }
             | Command::Close { .. }
+            | Command::HandOver { .. }
             | Command::Cut { .. }
             | Command::Release { .. }
             | Command::Remember { .. }

@@ -9,6 +9,7 @@ pub mod trigger;
 mod conductor;
 mod control;
 mod decisions;
+mod hearing;
 mod keeping;
 mod leases;
 mod lock;
@@ -149,7 +150,7 @@ async fn drive(
     let server = Server { kind: driver.kind(), url: driver.url().to_owned() };
     let woken = tokio::spawn(wake_for_stalls(gateway_events.clone()));
     let gateway = Gateway::new(&config.gateway, server, gateway_events)?;
-    gateway.ladder(passed_on(&config, &policy));
+    gateway.follow(&policy, passed_on(&config, &policy));
     let gateway_ending = CancellationToken::new();
     let serving = gateway.clone().serve(listener, gateway_ending.clone().cancelled_owned(), config.stop_grace);
     let serving = tokio::spawn(serving);
@@ -287,6 +288,11 @@ fn say_what_is_done(config: &Config, driver: &Driver, policy: &Policy, adopt: Ad
     if adopt == Adopt::OwnLoads {
         tracing::info!(
             message = "There is no policy file: only what was loaded or asked for through the gateway is unloaded."
+        );
+    }
+    if policy.hand_over && driver.kind() == ServerKind::Ollama {
+        tracing::info!(
+            message = "Streams that run cannot be handed over on Ollama: they are waited for. What has not begun is asked again."
         );
     }
     tracing::info!(message = host::view::view(Path::new("/")).sentence());

@@ -20,7 +20,8 @@ impl Conductor {
             Ok(policy) => {
                 tracing::info!(message = "The policy was changed.", path = %path.display());
                 self.policy = Arc::new(policy);
-                self.parts.gateway.ladder(super::passed_on(&self.parts.config, &self.policy));
+                let passed_on = super::passed_on(&self.parts.config, &self.policy);
+                self.parts.gateway.follow(&self.policy, passed_on);
                 self.apply_policy();
             }
             Err(error) => {

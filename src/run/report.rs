@@ -188,7 +188,18 @@ fn level(level: Level) -> &'static str {
 }
 
 fn counted(counters: Counters) -> BTreeMap<String, u64> {
-    let Counters { refused, held, repeated, failed, truncated, cut, preflight_late } = counters;
+    let Counters {
+        refused,
+        held,
+        repeated,
+        failed,
+        truncated,
+        cut,
+        handed_over,
+        hand_overs_lost,
+        unkept,
+        preflight_late,
+    } = counters;
     let named = [
         ("refused", refused),
         ("held_total", held),
@@ -196,6 +207,9 @@ fn counted(counters: Counters) -> BTreeMap<String, u64> {
         ("failed", failed),
         ("truncated", truncated),
         ("cut", cut),
+        ("handed_over", handed_over),
+        ("hand_overs_lost", hand_overs_lost),
+        ("unkept", unkept),
         ("preflight_late", preflight_late),
     ];
     named.into_iter().map(|(name, count)| (name.to_owned(), count)).collect()

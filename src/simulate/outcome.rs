@@ -96,6 +96,7 @@ impl Outcome {
             | Command::Unload { .. }
             | Command::Check { .. }
             | Command::Close { .. }
+            | Command::HandOver { .. }
             | Command::Cut { .. }
             | Command::Release { .. }
             | Command::Remember { .. }

@@ -215,12 +215,14 @@ fn after_a_day_below_the_best_it_suggests_once_a_week() {
 #[test]
 fn a_cut_at_the_deadline_ends_the_drain() {
     let busy = TimelineEntry { at: Span::ZERO, in_flight: Some(2), ..foreign(Span::ZERO, 2.0) };
-    let timeline = [busy, foreign(Span::minutes(2), 23.6)];
-    let mut policy = three();
-    policy.at_deadline = AtDeadline::Cut;
-    let cut = run_on(policy, None, &timeline, Span::minutes(4)).changes[1].at_ms;
-    let waited = run_on(three(), None, &timeline, Span::minutes(4)).changes[1].at_ms;
+    let timeline = [busy, foreign(Span::minutes(2), 15.0)];
+    let at_deadline = |at_deadline: AtDeadline, hand_over: bool| {
+        let policy = Policy { at_deadline, hand_over, ..three() };
+        run_on(policy, None, &timeline, Span::minutes(4)).changes[1].at_ms
+    };
+    let (cut, waited) = (at_deadline(AtDeadline::Cut, false), at_deadline(AtDeadline::Wait, false));
     assert!(cut + 4000 < waited, "cut at {cut}, waited until {waited}");
+    assert_eq!(at_deadline(AtDeadline::Wait, true), cut, "what is handed over need not be cut");
 }
 
 /// The example of the policy page: a game takes the GPU, and gives it back.

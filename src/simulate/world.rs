@@ -208,7 +208,8 @@ impl World {
                 }
                 self.schedule(drained, Event::Drained(rung));
             }
-            Command::Cut { rung, .. } => {
+            // All of them can be gone on with here.
+            Command::HandOver { rung, .. } | Command::Cut { rung, .. } => {
                 self.events.retain(|_, event| !matches!(event, Event::Drained(other) if other.name == rung.name));
                 self.schedule(now, Event::Drained(rung));
             }

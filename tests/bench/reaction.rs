@@ -123,6 +123,7 @@ fn first_command(clock: Clock, mut sampler: Sampler, capacity: Bytes, bound: Byt
                 | Command::Unload { .. }
                 | Command::Check { .. }
                 | Command::Publish { .. }
+                | Command::HandOver { .. }
                 | Command::Cut { .. }
                 | Command::Release { .. }
                 | Command::Remember { .. }

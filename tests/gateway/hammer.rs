@@ -116,6 +116,7 @@ async fn drain(rig: &mut Rig, loaded: &Loaded, old: &str, waver: bool) {
             Event::Wanted => rig.gateway.assessed(),
             Event::Replied { .. } => {}
             Event::UpstreamFailed { why } => panic!("{why}"),
+            Event::HandedOver { .. } | Event::HandOverFailed { .. } => panic!("nobody asked for a hand-over"),
         }
     }
     assert!(!loaded.working.lock().unwrap().contains(&model), "unloaded under a reply");

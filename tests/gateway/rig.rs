@@ -60,6 +60,8 @@ pub enum Act {
 pub struct Script {
     pub acts: Mutex<VecDeque<Act>>,
     pub seen: Mutex<Vec<Seen>>,
+    /// What is told, beside what is asked for, of models and templates: then none of the acts is for that.
+    pub told: Mutex<Option<Value>>,
     /// Requests that the server still works on.
     pub working: AtomicUsize,
 }
@@ -229,6 +231,16 @@ async fn serve(State(script): State<Arc<Script>>, request: Request<ServerBody>) 
     script.seen.lock().unwrap().push(seen);
     script.working.fetch_add(1, Ordering::SeqCst);
     let working = Working(script.clone());
+    let is_told = ["/props", "/apply-template", "/tokenize"].iter().any(|path| head.uri.path() == *path);
+    if let (Some(mut told), true) = (script.told.lock().unwrap().clone(), is_told) {
+        let asked: Value = serde_json::from_slice(&body).unwrap_or_default();
+        let last = asked["messages"].as_array().and_then(|messages| messages.last()).cloned().unwrap_or_default();
+        if told["prompt"].is_null() {
+            told["prompt"] = last["content"].clone();
+        }
+        drop(working);
+        return respond(200, "application/json", ServerBody::from(told.to_string()));
+    }
     let act = script.acts.lock().unwrap().pop_front();
     match act {
         None => {

@@ -297,6 +297,7 @@ impl Rig {
                 // It is looked far more often than is asked for.
                 Command::TakeSample { .. }
                 | Command::Publish { .. }
+                | Command::HandOver { .. }
                 | Command::Cut { .. }
                 | Command::Release { .. }
                 | Command::Remember { .. }

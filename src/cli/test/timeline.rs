@@ -120,6 +120,7 @@ fn done(command: &Command) -> String {
         | Command::Check { .. }
         | Command::Publish { .. }
         | Command::Close { .. }
+        | Command::HandOver { .. }
         | Command::Cut { .. }
         | Command::Release { .. }
         | Command::Remember { .. }

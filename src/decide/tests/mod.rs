@@ -30,6 +30,7 @@ mod beside;
 mod blind;
 mod cadence;
 mod news;
+mod hand_over;
 mod phases;
 mod truth;
 mod week;
@@ -45,6 +46,7 @@ pub(super) fn policy(sleep: bool, cut: bool) -> Policy {
     policy.upgrade.stable = Span::seconds(20);
     policy.upgrade.learn = None;
     policy.when_nothing_fits = if sleep { WhenNothingFits::Sleep } else { WhenNothingFits::KeepSmallest };
+    policy.hand_over = false;
     policy.at_deadline = if cut { AtDeadline::Cut } else { AtDeadline::Wait };
     policy
 }
@@ -81,6 +83,8 @@ pub(super) enum Event {
     },
     /// A reply ends.
     ReplyEnds,
+    /// So many replies can be handed over at a time.
+    Movable(u32),
     Pass(u64),
     Unreadable,
     ServerDies,
@@ -97,6 +101,7 @@ fn event() -> impl Strategy<Value = Event> {
         2 => (0_u32..3).prop_map(Event::InFlight),
         8 => prop_oneof![9 => Just(false), 1 => Just(true)].prop_map(|fails| Event::Answer { fails }),
         6 => Just(Event::ReplyEnds),
+        2 => (0_u32..3).prop_map(Event::Movable),
         12 => (1_u64..40_000).prop_map(Event::Pass),
         1 => Just(Event::Unreadable),
         1 => Just(Event::ServerDies),
@@ -186,6 +191,12 @@ pub(super) struct Rig {
     proposals: Vec<Command>,
     /// Commands that change something of the server or the gates.
     touched: usize,
+    /// How many replies another rung can go on with at a time, and what is to be told of the last hand-over.
+    movable: u32,
+    handed: Option<Input>,
+    /// From and to which rung, in order.
+    hand_overs: Vec<(String, String)>,
+    cuts: u32,
 }
 
 impl Rig {
@@ -234,6 +245,10 @@ impl Rig {
             leases: Vec::new(),
             proposals: Vec::new(),
             touched: 0,
+            movable: 0,
+            handed: None,
+            hand_overs: Vec::new(),
+            cuts: 0,
         };
         rig.tell(Input::MachineFound(Machine { memory: Bytes::gib(24), cores: 8, vram: Bytes::ZERO }));
         rig.tell(Input::FootprintsLearned(learned));
@@ -269,6 +284,7 @@ impl Rig {
                 | Command::Unload { .. }
                 | Command::Check { .. }
                 | Command::Close { .. }
+                | Command::HandOver { .. }
                 | Command::Cut { .. }
                 | Command::Release { .. } => false,
             };
@@ -285,7 +301,9 @@ impl Rig {
                     self.open.remove(&rung.name);
                     self.draining.insert(rung.name.clone());
                 }
+                Command::HandOver { rung, to, .. } => self.hand_over(&rung.name, &to.name),
                 Command::Cut { rung, .. } => {
+                    self.cuts += 1;
                     self.replies.remove(&rung.name);
                 }
                 Command::Exit { .. } => self.exited = true,
@@ -298,6 +316,22 @@ impl Rig {
                 Command::Release { .. } | Command::KeepWindows { .. } => {}
             }
         }
+    }
+
+    /// Those that can be gone on with leave at once, whether the other rung is there or not.
+    fn hand_over(&mut self, from: &str, to: &str) {
+        let before = self.replies.get(from).copied().unwrap_or(0);
+        let moved = before.min(self.movable);
+        let (rung, left) = (from.to_owned(), before - moved);
+        self.replies.insert(rung.clone(), left);
+        if self.open.contains(to) {
+            *self.replies.entry(to.to_owned()).or_default() += moved;
+        }
+        self.hand_overs.push((rung.clone(), to.to_owned()));
+        let why = "nobody can go on with them".to_owned();
+        let failed = moved == 0 && left > 0;
+        self.handed =
+            Some(if failed { Input::HandOverFailed { rung, why } } else { Input::HandedOver { rung, moved, left } });
     }
 
     /// What must never be.
@@ -315,6 +349,10 @@ impl Rig {
             }
             Command::Publish { rung, .. } => {
                 assert!(self.loaded.contains(&rung.model), "{} is published and not loaded", rung.name);
+            }
+            Command::HandOver { rung, to, .. } => {
+                assert!(!self.open.contains(&rung.name), "{} is handed over while its gate is open", rung.name);
+                assert_ne!(rung.name, to.name);
             }
             Command::TakeSample { .. }
             | Command::CancelLoad { .. }
@@ -402,6 +440,7 @@ impl Rig {
             | Command::CancelLoad { .. }
             | Command::Publish { .. }
             | Command::Close { .. }
+            | Command::HandOver { .. }
             | Command::Cut { .. }
             | Command::Release { .. }
             | Command::Remember { .. }
@@ -458,6 +497,7 @@ impl Rig {
             Event::ReplyEnds => {
                 self.replies.values_mut().for_each(|count| *count = count.saturating_sub(1));
             }
+            Event::Movable(count) => self.movable = count,
             Event::Pass(ms) => self.now = self.now + Span::ms(ms),
             Event::Unreadable => self.readable = !self.readable,
             Event::ServerDies if self.up => {
@@ -475,6 +515,9 @@ impl Rig {
             Event::Says(said) => self.tell(Input::OperatorSaid(said)),
             Event::Lease(told) => self.tell(Input::Lease(told)),
             Event::Stop => self.tell(Input::StopRequested),
+        }
+        if let Some(handed) = self.handed.take() {
+            self.tell(handed);
         }
         if let Some(open) = self.open.first() {
             let count = self.replies.entry(open.clone()).or_default();
@@ -500,12 +543,14 @@ proptest! {
     fn whatever_happens_nothing_in_flight_is_cut_and_something_is_always_waited_for(
         sleep: bool,
         cut: bool,
+        hand_over: bool,
         reserve in 1_u64..8,
         events in proptest::collection::vec(event(), 1..400),
     ) {
         let mut policy = policy(sleep, cut);
         // The lower the ceiling, the more often there is trouble while two models fit under hard.
         policy.reserve.memory = Bytes::gib(reserve);
+        policy.hand_over = hand_over;
         let mut rig = Rig::new(policy);
         for event in events {
             rig.step(event);
@@ -523,9 +568,10 @@ proptest! {
 
     #[test]
     fn when_the_trouble_is_over_and_the_server_works_the_best_rung_serves_again(
+        hand_over: bool,
         events in proptest::collection::vec(event(), 1..200),
     ) {
-        let mut rig = Rig::new(policy(false, false));
+        let mut rig = Rig::new(Policy { hand_over, ..policy(false, false) });
         for event in events.into_iter().filter(|event| !matches!(event, Event::Stop)) {
             rig.step(event);
         }

@@ -70,6 +70,7 @@ fn trouble_that_goes_before_the_unload_calls_the_switch_off_and_after_it_the_pla
             Phase::Starting
             | Phase::Reconciling
             | Phase::Steady
+            | Phase::HandingOver
             | Phase::Unloading
             | Phase::Verifying
             | Phase::Loading

@@ -114,6 +114,8 @@ impl Checks {
             | Input::CheckFailed { .. }
             | Input::Drained { .. }
             | Input::Replied(_)
+            | Input::HandedOver { .. }
+            | Input::HandOverFailed { .. }
             | Input::PolicyChanged(_) => {}
         }
     }
@@ -149,6 +151,7 @@ impl Checks {
                 | Command::CancelLoad { .. }
                 | Command::Unload { .. }
                 | Command::Check { .. }
+                | Command::HandOver { .. }
                 | Command::Cut { .. }
                 | Command::Release { .. }
         );
@@ -170,6 +173,7 @@ impl Checks {
                 self.closed.insert(rung.name.clone(), now);
                 Ok(())
             }
+            Command::HandOver { rung, .. } => self.had_their_time(now, rung, "handed over"),
             Command::Cut { rung, .. } => self.cut(now, rung),
             Command::GrantRoom { lease, .. } => self.grant(lease.id, self.world.of_models(lease.room)),
             Command::RefuseRoom { id, .. } => self.answer(*id),
@@ -262,10 +266,15 @@ impl Checks {
         if self.world.at_deadline != AtDeadline::Cut {
             return Err(format!("the replies of {} are cut, and the policy says to wait", rung.name));
         }
+        self.had_their_time(now, rung, "cut")
+    }
+
+    /// What happens to replies then happens to none whose gate is open, nor before their time.
+    fn had_their_time(&self, now: Moment, rung: &Rung, what: &str) -> Result<(), String> {
         match self.closed.get(&rung.name) {
-            None => Err(format!("the replies of {} are cut, and its gate is open", rung.name)),
+            None => Err(format!("the replies of {} are {what}, and its gate is open", rung.name)),
             Some(since) if now.since(*since) < DRAIN_MIN => {
-                Err(format!("the replies of {} are cut before their time", rung.name))
+                Err(format!("the replies of {} are {what} before their time", rung.name))
             }
             Some(_) => Ok(()),
         }

@@ -103,6 +103,22 @@ impl Gateway {
         }
     }
 
+    /// So many replies of a rung at most are gone on with by another: at once where that one is open, else they are held
+    /// until one is. The replies that are, and how many are left.
+    pub(super) fn hand_over(&mut self, now: Moment, from: &str, to: &str, most: usize) -> (Vec<u64>, u32) {
+        let of = |state: &State| matches!(state, State::InFlight { rung } if rung == from);
+        let moved: Vec<u64> = self.alive.iter().filter(|(_, state)| of(state)).map(|(id, _)| *id).take(most).collect();
+        for id in &moved {
+            *self.counts.entry(from.to_owned()).or_default() -= 1;
+            if self.is_open(to) {
+                self.admit(*id, to);
+            } else {
+                self.alive.insert(*id, State::Held { since: now });
+            }
+        }
+        (moved, self.replies_of(from))
+    }
+
     /// The replies of a rung end in an error.
     pub(super) fn cut(&mut self, rung: &str) {
         let of = |state: &State| matches!(state, State::InFlight { rung: other } if other == rung);

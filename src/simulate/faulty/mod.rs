@@ -91,6 +91,7 @@ fn policy(dice: &mut Dice) -> Policy {
     policy.upgrade.learn = dice.one_in(2).then(LearnStable::default);
     policy.upgrade.idle = Span::seconds(2);
     policy.at_deadline = if dice.one_in(2) { AtDeadline::Cut } else { AtDeadline::Wait };
+    policy.hand_over = dice.one_in(2);
     policy.when_nothing_fits = if dice.one_in(3) { WhenNothingFits::Sleep } else { WhenNothingFits::KeepSmallest };
     policy
 }
@@ -281,7 +282,7 @@ fn whatever_goes_wrong_what_must_never_be_is_not() {
 }
 
 /// What is to be seen at least once. Exact footprints leave nothing to be remembered of them.
-const ALL_COMMANDS: [&str; 15] = [
+const ALL_COMMANDS: [&str; 16] = [
     "take_sample",
     "load",
     "cancel_load",
@@ -289,6 +290,7 @@ const ALL_COMMANDS: [&str; 15] = [
     "check",
     "publish",
     "close",
+    "hand_over",
     "cut",
     "release",
     "keep_windows",

@@ -214,6 +214,21 @@ impl Machine {
         self.schedule(now + lasts, Event::Ends(id));
     }
 
+    /// Another rung cannot go on with all of them, and once in a while nothing is heard of it.
+    fn hand_over(&mut self, now: Moment, from: &str, to: &str) {
+        let most = self.dice.below(5) as usize;
+        let (ids, left) = self.gateway.hand_over(now, from, to, most);
+        ids.iter().for_each(|id| self.schedule(now + HELD_MAX, Event::GivesUp(*id)));
+        let (rung, moved, takes) = (from.to_owned(), ids.len() as u32, Span(self.dice.below(3000) + 5));
+        if self.dice.one_in(8) {
+            return;
+        }
+        let why = "nobody can go on with them".to_owned();
+        let failed = moved == 0 && left > 0;
+        let input = if failed { Input::HandOverFailed { rung, why } } else { Input::HandedOver { rung, moved, left } };
+        self.schedule(now + takes, Event::Say(input));
+    }
+
     pub(super) fn carry_out(&mut self, now: Moment, command: Command) {
         match command {
             Command::TakeSample { .. } => self.look(now),
@@ -230,6 +245,7 @@ impl Machine {
                 }
             }
             Command::Close { rung, .. } => self.gateway.close(&rung.name),
+            Command::HandOver { rung, to, .. } => self.hand_over(now, &rung.name, &to.name),
             Command::Cut { rung, .. } => self.schedule(now + Span::ms(5), Event::Cut(rung.name.clone())),
             Command::Release { .. }
             | Command::Remember { .. }

@@ -1,0 +1,115 @@
+//! Admit: a request that may come in -> the right to use the rung that serves, as soon as one does.
+//!
+//! One step both counts the request and chooses its rung. What finds no gate open is held, within bounds.
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::errors::{Failure, Fault};
+use super::instance::Admission;
+use super::late::SILENT_FOR;
+use super::pass::Ask;
+use super::spoken::{Chat, Spoken};
+use super::{Current, Shared};
+
+/// How a request comes to be admitted.
+#[derive(Clone, Copy)]
+pub enum Comes {
+    New,
+    /// It was admitted before, to a rung that leaves.
+    Again,
+}
+
+impl Shared {
+    /// Counts a request in and chooses its rung, in one step; holds it while nothing serves.
+    pub async fn admit(&self, ask: &Ask, comes: Comes) -> Result<Admission, Failure> {
+        self.preflight.wait(&self.record).await;
+        let mut current = self.current.subscribe();
+        if let Some(admission) = self.enter(&mut current, ask)? {
+            return Ok(admission);
+        }
+        let mut spoken = self.spoken.subscribe();
+        self.say_that_it_sleeps(ask, &mut spoken)?;
+        let refuse = |why: &str| {
+            self.record.refused.add();
+            Failure::new(Fault::Unavailable, format!("no model serves at present, and {why}: ask again later"))
+        };
+        let mut sleeping = self.sleeping.subscribe();
+        let asleep = || refuse("all models were put to sleep on purpose");
+        if *sleeping.borrow_and_update() {
+            return Err(asleep());
+        }
+        let (_place, _stalled) = match comes {
+            Comes::New => {
+                let place = self.hold.enter(ask.document.bytes().len());
+                (Some(place.ok_or_else(|| refuse("too many requests wait already"))?), None)
+            }
+            // It was in already.
+            Comes::Again => (None, self.stalled.take(1)),
+        };
+        self.record.held.add();
+        let held_at = Instant::now();
+        let (too_long, long) = (tokio::time::sleep(self.hold_age_max), tokio::time::sleep(SILENT_FOR));
+        tokio::pin!(too_long, long);
+        loop {
+            tokio::select! {
+                biased;
+                changed = current.changed() => {
+                    changed.expect("the sender is in `self`");
+                    if let Some(admission) = self.enter(&mut current, ask)? {
+                        tracing::debug!(message = "Request released.", held_ms = held_at.elapsed().as_millis() as u64);
+                        return Ok(admission);
+                    }
+                }
+                said = spoken.changed() => {
+                    said.expect("the sender is in `self`");
+                    self.say_that_it_sleeps(ask, &mut spoken)?;
+                }
+                Ok(()) = sleeping.changed() => {
+                    if *sleeping.borrow_and_update() {
+                        return Err(asleep());
+                    }
+                }
+                () = self.stopping.cancelled() => return Err(refuse("this gateway is stopping")),
+                () = &mut too_long => return Err(refuse("this request has waited as long as it may")),
+                () = &mut long, if !long.is_elapsed() => ask.waits.notify_one(),
+            }
+        }
+    }
+
+    /// Whoever chats hears at once that nothing serves before there is room, where the owner wants it said. Everybody else
+    /// waits, for room may come.
+    fn say_that_it_sleeps(&self, ask: &Ask, spoken: &mut watch::Receiver<Spoken>) -> Result<(), Failure> {
+        let Some(words) = spoken.borrow_and_update().asleep.clone() else { return Ok(()) };
+        if ask.required.is_some() || Chat::of(ask).is_none() {
+            return Ok(());
+        }
+        self.record.refused.add();
+        Err(Failure::new(Fault::Asleep, &*words))
+    }
+
+    /// An admission to the rung that serves; `None` while there is none.
+    fn enter(&self, current: &mut Current, ask: &Ask) -> Result<Option<Admission>, Failure> {
+        loop {
+            let instance = current.borrow_and_update().clone();
+            let serves = instance.as_ref().map(|instance| instance.rung.name.as_str());
+            let admission = match &ask.required {
+                Some(required) if serves != Some(required) => None,
+                Some(_) | None => instance.as_ref().and_then(|instance| instance.enter()),
+            };
+            if let Some(admission) = admission {
+                self.record.admitted.add();
+                return Ok(Some(admission));
+            }
+            // A gate that is found closed was perhaps left behind just now.
+            if current.has_changed().expect("the sender is in `self`") {
+                continue;
+            }
+            if ask.required.is_some() {
+                self.record.refused.add();
+                return Err(Failure::new(Fault::Unavailable, "the rung that the request requires does not serve now"));
+            }
+            return Ok(None);
+        }
+    }
+}

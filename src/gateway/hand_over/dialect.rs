@@ -1,0 +1,326 @@
+//! Dialect: one record of a streamed reply -> what it says, and the same record as a part of the reply that it goes on with.
+//!
+//! The id, the time and the counts of the whole reply are those of its beginning; the model's name stays that of the
+//! model that speaks.
+
+use serde_json::{Map, Value};
+
+/// Whose form the records have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// OpenAI's chat.
+    Chat,
+    /// OpenAI's completions.
+    Text,
+    /// llama-server's own completion.
+    Native,
+}
+
+/// What one record says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Said {
+    pub content: String,
+    pub thought: bool,
+    /// It is the last that says something.
+    pub finish: bool,
+    /// It says what nobody else could go on with: a call of a tool, a second choice, an error.
+    pub bound: bool,
+}
+
+/// What was said before the seam.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Before {
+    /// Tokens of content, which the model that goes on is given to read, and of thoughts, which it is not.
+    pub content: u64,
+    pub thoughts: u64,
+    /// How long they took.
+    pub ms: f64,
+    /// What was read before all of it, where that is known.
+    pub prompt: Option<u64>,
+}
+
+impl Before {
+    pub fn tokens(&self) -> u64 {
+        self.content + self.thoughts
+    }
+}
+
+/// By what a reply is known.
+pub type Identity = Map<String, Value>;
+
+const IDENTITY: [&str; 2] = ["id", "created"];
+
+impl Dialect {
+    pub fn read(self, record: &Value) -> Said {
+        if record.get("error").is_some() {
+            return Said { bound: true, ..Said::default() };
+        }
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        if self == Dialect::Native {
+            let (content, finish) = (text(&record["content"]), record["stop"] == true);
+            return Said { content, finish, bound: record["index"].as_u64().unwrap_or(0) > 0, ..Said::default() };
+        }
+        let Some(choice) = record["choices"].get(0) else { return Said::default() };
+        let (finish, second) = (!choice["finish_reason"].is_null(), choice["index"].as_u64().unwrap_or(0) > 0);
+        if self == Dialect::Text {
+            return Said { content: text(&choice["text"]), finish, bound: second, ..Said::default() };
+        }
+        let delta = &choice["delta"];
+        let thought = ["reasoning_content", "reasoning"].iter().any(|key| !text(&delta[*key]).is_empty());
+        let calls = ["tool_calls", "function_call"].iter().any(|key| !delta[*key].is_null());
+        Said { content: text(&delta["content"]), thought, finish, bound: second || calls }
+    }
+
+    pub fn identity(self, record: &Value) -> Identity {
+        IDENTITY.into_iter().filter_map(|key| Some((key.to_owned(), record.get(key)?.clone()))).collect()
+    }
+
+    /// The record as a part of the reply that began with `identity`, saying `content`. `None`: nothing of it is left.
+    pub fn joined(
+        self,
+        mut record: Value,
+        content: String,
+        identity: &Identity,
+        before: &Before,
+        sent: &str,
+    ) -> Option<Value> {
+        let said = self.read(&record);
+        for (key, value) in identity {
+            if let Some(own) = record.get_mut(key) {
+                *own = value.clone();
+            }
+        }
+        let empty = content.is_empty();
+        match self {
+            Dialect::Native => {
+                record["content"] = content.into();
+                add_to(&mut record, "tokens_predicted", before.tokens());
+                count_prompt(&mut record, "tokens_evaluated", before);
+                if said.finish {
+                    native_finish(&mut record, before, sent);
+                }
+            }
+            Dialect::Text | Dialect::Chat => {
+                if let Some(choice) = record.get_mut("choices").and_then(|choices| choices.get_mut(0)) {
+                    say(self, choice, content);
+                }
+                if let Some(usage) = record.get_mut("usage").filter(|usage| usage.is_object()) {
+                    add_to(usage, "completion_tokens", before.tokens());
+                    count_prompt(usage, "prompt_tokens", before);
+                    let prompt = usage["prompt_tokens"].as_u64().unwrap_or(u64::MAX);
+                    if let (Some(said), true) = (usage["completion_tokens"].as_u64(), usage["total_tokens"].is_u64()) {
+                        usage["total_tokens"] = prompt.saturating_add(said).into();
+                    }
+                    if let Some(cached) = usage.pointer_mut("/prompt_tokens_details/cached_tokens") {
+                        *cached = cached.as_u64().unwrap_or(0).min(prompt).into();
+                    }
+                }
+            }
+        }
+        if let Some(timings) = record.get_mut("timings").filter(|timings| timings.is_object()) {
+            add_up(timings, before);
+        }
+        // The announcement of who speaks, and the words that are known, have been passed on already.
+        let nothing_else = !said.finish && !said.thought && record.get("usage").is_none_or(Value::is_null);
+        let is_choice = self == Dialect::Native || record["choices"].get(0).is_some();
+        (!(empty && nothing_else && is_choice)).then_some(record)
+    }
+
+    /// The end of a reply that stops within words that were known: `like` is a record of it.
+    pub fn stop(self, like: &Value, identity: &Identity) -> Value {
+        let mut record = like.clone();
+        for (key, value) in identity {
+            record[key] = value.clone();
+        }
+        if let Some(record) = record.as_object_mut() {
+            record.retain(|key, _| !["usage", "timings"].contains(&key.as_str()));
+        }
+        match self {
+            Dialect::Native => {
+                record["content"] = "".into();
+                record["stop"] = true.into();
+                record["stop_type"] = "word".into();
+            }
+            Dialect::Text => {
+                record["choices"][0]["text"] = "".into();
+                record["choices"][0]["finish_reason"] = "stop".into();
+            }
+            Dialect::Chat => {
+                record["choices"][0]["delta"] = Value::Object(Map::new());
+                record["choices"][0]["finish_reason"] = "stop".into();
+            }
+        }
+        record
+    }
+}
+
+fn say(dialect: Dialect, choice: &mut Value, content: String) {
+    if dialect == Dialect::Text {
+        choice["text"] = content.into();
+    } else if let Some(delta) = choice.get_mut("delta").and_then(Value::as_object_mut) {
+        delta.remove("role");
+        if delta.contains_key("content") {
+            delta.insert("content".to_owned(), content.into());
+        }
+    }
+}
+
+/// What was asked of the model that goes on was less, and it was given more to read.
+fn native_finish(record: &mut Value, before: &Before, sent: &str) {
+    if let Some(settings) = record.get_mut("generation_settings").filter(|settings| settings.is_object()) {
+        for key in ["max_tokens", "n_predict"] {
+            if settings[key].as_i64().is_some_and(|limit| limit > 0) {
+                add_to(settings, key, before.tokens());
+            }
+        }
+    }
+    let prompt = record["prompt"].as_str().and_then(|prompt| prompt.strip_suffix(sent)).map(str::to_owned);
+    if let Some(prompt) = prompt {
+        record["prompt"] = prompt.into();
+    }
+}
+
+/// The rates of the whole reply follow from its counts and times.
+fn add_up(timings: &mut Value, before: &Before) {
+    add_to(timings, "predicted_n", before.tokens());
+    if let (Some(ms), Some(tokens)) = (timings["predicted_ms"].as_f64(), timings["predicted_n"].as_f64()) {
+        let ms = ms + before.ms;
+        timings["predicted_ms"] = ms.into();
+        if ms > 0.0 && tokens > 0.0 {
+            timings["predicted_per_token_ms"] = (ms / tokens).into();
+            timings["predicted_per_second"] = (tokens * 1000.0 / ms).into();
+        }
+    }
+}
+
+fn add_to(object: &mut Value, key: &str, more: u64) {
+    if let Some(count) = object.get(key).and_then(Value::as_u64) {
+        object[key] = count.saturating_add(more).into();
+    }
+}
+
+/// What was said before the seam was read by the model that goes on, and is no part of what was asked.
+fn count_prompt(object: &mut Value, key: &str, before: &Before) {
+    if let Some(count) = object.get(key).and_then(Value::as_u64) {
+        object[key] = before.prompt.unwrap_or(count.saturating_sub(before.content)).into();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const BEFORE: Before = Before { content: 5, thoughts: 2, ms: 700.0, prompt: None };
+
+    fn identity() -> Identity {
+        Dialect::Chat.identity(&json!({ "id": "one", "created": 1, "model": "large" }))
+    }
+
+    #[test]
+    fn records_say_what_they_say_in_each_dialect() {
+        let chat = |delta: Value, finish: Value| json!({ "choices": [{ "index": 0, "delta": delta, "finish_reason": finish }] });
+        let cases = [
+            (Dialect::Chat, chat(json!({ "role": "assistant", "content": null }), Value::Null), Said::default()),
+            (
+                Dialect::Chat,
+                chat(json!({ "content": "a" }), Value::Null),
+                Said { content: "a".into(), ..Said::default() },
+            ),
+            (
+                Dialect::Chat,
+                chat(json!({ "reasoning_content": "a" }), Value::Null),
+                Said { thought: true, ..Said::default() },
+            ),
+            (Dialect::Chat, chat(json!({ "tool_calls": [{}] }), Value::Null), Said { bound: true, ..Said::default() }),
+            (Dialect::Chat, chat(json!({}), json!("length")), Said { finish: true, ..Said::default() }),
+            (Dialect::Chat, json!({ "choices": [], "usage": {} }), Said::default()),
+            (
+                Dialect::Chat,
+                json!({ "choices": [{ "index": 1, "delta": {} }] }),
+                Said { bound: true, ..Said::default() },
+            ),
+            (Dialect::Chat, json!({ "error": { "code": 500 } }), Said { bound: true, ..Said::default() }),
+            (
+                Dialect::Text,
+                json!({ "choices": [{ "text": "a", "finish_reason": null }] }),
+                Said { content: "a".into(), ..Said::default() },
+            ),
+            (
+                Dialect::Native,
+                json!({ "index": 0, "content": "a", "stop": false }),
+                Said { content: "a".into(), ..Said::default() },
+            ),
+            (Dialect::Native, json!({ "content": "", "stop": true }), Said { finish: true, ..Said::default() }),
+        ];
+        for (dialect, record, said) in cases {
+            // A finish is no call, and a missing reason is none.
+            let expected = Said { finish: said.finish, ..said };
+            assert_eq!(dialect.read(&record), expected, "{record}");
+        }
+    }
+
+    #[test]
+    fn a_joined_record_has_the_first_ones_name_and_its_own_models() {
+        let record = json!({ "id": "two", "created": 9, "model": "small",
+            "choices": [{ "index": 0, "delta": { "role": "assistant", "content": "hello new" }, "finish_reason": null }] });
+        let joined = Dialect::Chat.joined(record, " new".to_owned(), &identity(), &BEFORE, "hello").unwrap();
+        assert_eq!(
+            joined,
+            json!({ "id": "one", "created": 1, "model": "small",
+            "choices": [{ "index": 0, "delta": { "content": " new" }, "finish_reason": null }] })
+        );
+    }
+
+    #[test]
+    fn what_has_nothing_new_to_say_is_left_out() {
+        for delta in [json!({ "role": "assistant", "content": null }), json!({ "content": "hello" })] {
+            let record = json!({ "choices": [{ "index": 0, "delta": delta, "finish_reason": null }] });
+            assert_eq!(Dialect::Chat.joined(record, String::new(), &identity(), &BEFORE, "hello"), None);
+        }
+        let text = json!({ "choices": [{ "text": "hello", "finish_reason": null }] });
+        assert_eq!(Dialect::Text.joined(text, String::new(), &identity(), &BEFORE, "hello"), None);
+    }
+
+    #[test]
+    fn the_counts_of_both_parts_add_up() {
+        let record = json!({ "choices": [],
+            "usage": { "completion_tokens": 3, "prompt_tokens": 27, "total_tokens": 30, "prompt_tokens_details": { "cached_tokens": 26 } },
+            "timings": { "prompt_n": 27, "predicted_n": 3, "predicted_ms": 300.0, "predicted_per_token_ms": 100.0, "predicted_per_second": 10.0 } });
+        let joined = Dialect::Chat.joined(record, String::new(), &identity(), &BEFORE, "hello").unwrap();
+        assert_eq!(
+            joined["usage"],
+            json!({ "completion_tokens": 10, "prompt_tokens": 22, "total_tokens": 32, "prompt_tokens_details": { "cached_tokens": 22 } })
+        );
+        assert_eq!(
+            joined["timings"],
+            json!({ "prompt_n": 27, "predicted_n": 10, "predicted_ms": 1000.0, "predicted_per_token_ms": 100.0, "predicted_per_second": 10.0 })
+        );
+    }
+
+    #[test]
+    fn what_was_read_is_what_the_first_model_read_where_that_is_known() {
+        let record = json!({ "choices": [],
+            "usage": { "completion_tokens": 3, "prompt_tokens": 27, "total_tokens": 30, "prompt_tokens_details": { "cached_tokens": 26 } } });
+        let before = Before { prompt: Some(20), ..BEFORE };
+        let joined = Dialect::Chat.joined(record, String::new(), &identity(), &before, "hello").unwrap();
+        assert_eq!(
+            joined["usage"],
+            json!({ "completion_tokens": 10, "prompt_tokens": 20, "total_tokens": 30, "prompt_tokens_details": { "cached_tokens": 20 } })
+        );
+    }
+
+    #[test]
+    fn a_native_reply_ends_as_it_was_asked_for() {
+        let before = Before { content: 4, ..Before::default() };
+        let record = json!({ "content": "", "stop": true, "tokens_predicted": 3, "tokens_evaluated": 10,
+            "prompt": "<s> Once upon", "generation_settings": { "n_predict": 6, "max_tokens": 6 } });
+        let joined = Dialect::Native.joined(record, String::new(), &Identity::new(), &before, " upon").unwrap();
+        assert_eq!(
+            joined,
+            json!({ "content": "", "stop": true, "tokens_predicted": 7, "tokens_evaluated": 6,
+            "prompt": "<s> Once", "generation_settings": { "n_predict": 10, "max_tokens": 10 } })
+        );
+    }
+}

@@ -1,0 +1,498 @@
+//! Journal: a streamed reply as it goes through -> what its client has of it, so that another model can go on with it.
+//!
+//! It has no clock and no socket: bytes of one server go in, bytes for the client come out, and at any moment it can be
+//! asked for what was said so far. Only whole records go out, so that a reply can be broken off between two of them. They
+//! are kept as they are and read later, many at once: most replies end before anybody wants to know.
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use super::dialect::{Before, Dialect, Identity, Said};
+use super::seam::{Passed, Repeats, Seam};
+
+/// Records are kept as they are up to so many bytes, and then only as the text that they say.
+pub const RAW_MAX: usize = 16 << 10;
+/// A record longer than this is not waited for.
+const RECORD_MAX: usize = 1 << 20;
+const END: &[u8] = b"\n\n";
+const DATA: &[u8] = b"data:";
+const DONE: &[u8] = b"[DONE]";
+
+#[derive(Debug)]
+pub struct Journal {
+    dialect: Dialect,
+    /// The beginning of a record whose end has not come yet.
+    begun: Vec<u8>,
+    raw: Vec<u8>,
+    text: String,
+    /// What was said before the seam, and since it.
+    before: Before,
+    since: Before,
+    identity: Option<Identity>,
+    /// The last that was said was a thought.
+    thinking: bool,
+    /// Nobody else can go on with it, or nothing is left to go on with.
+    bound: bool,
+    /// It was gone on with by another model than began it.
+    seam: Option<Seam>,
+    /// What the model that goes on was given, and the last record in which it said something.
+    given: String,
+    like: Value,
+}
+
+/// What of a reply its client has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Partial {
+    /// Nothing was said.
+    Unsaid,
+    /// Nothing but thoughts.
+    Thoughts,
+    /// This text.
+    Text(String),
+}
+
+/// What is to be passed on, and whether the reply has ended with it.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Out {
+    More(Bytes),
+    Last(Bytes),
+}
+
+impl Journal {
+    pub fn new(dialect: Dialect) -> Self {
+        Journal {
+            dialect,
+            begun: Vec::new(),
+            raw: Vec::new(),
+            text: String::new(),
+            before: Before::default(),
+            since: Before::default(),
+            identity: None,
+            thinking: false,
+            bound: false,
+            seam: None,
+            given: String::new(),
+            like: Value::Null,
+        }
+    }
+
+    /// How much memory it takes.
+    pub fn size(&self) -> usize {
+        self.begun.capacity() + self.raw.capacity() + self.text.capacity() + self.given.capacity()
+    }
+
+    /// Tokens that were said so far; what is kept raw is not counted yet.
+    pub fn tokens(&self) -> u64 {
+        self.before.tokens() + self.since.tokens()
+    }
+
+    /// Whether its server has told thoughts from what is said; what is kept raw is not counted yet.
+    pub fn has_thoughts(&self) -> bool {
+        self.before.thoughts + self.since.thoughts > 0
+    }
+
+    pub fn pass(&mut self, data: Bytes) -> Out {
+        let whole = self.whole(data);
+        if self.seam.is_some() {
+            return self.join_records(&whole);
+        }
+        if !self.bound {
+            self.raw.extend_from_slice(&whole);
+            if self.raw.len() > RAW_MAX {
+                self.fold();
+            }
+        }
+        Out::More(whole)
+    }
+
+    /// Keeps nothing from now on, so that nobody else can go on with it. What was joined is joined on.
+    pub fn give_up(&mut self) {
+        self.bound = true;
+        self.raw = Vec::new();
+        if self.seam.is_none() {
+            self.text = String::new();
+        }
+    }
+
+    /// What is left when nothing more comes.
+    pub fn finish(&mut self) -> Bytes {
+        self.bound = true;
+        Bytes::from(std::mem::take(&mut self.begun))
+    }
+
+    /// What the client has, if another model can go on with it.
+    pub fn partial(&mut self) -> Option<Partial> {
+        self.fold();
+        match (self.bound, self.text.is_empty(), self.thinking) {
+            (true, _, _) => None,
+            (false, true, true) => Some(Partial::Thoughts),
+            (false, true, false) => Some(Partial::Unsaid),
+            // What it thinks now another model would say aloud.
+            (false, false, true) => None,
+            (false, false, false) if thinks_aloud(&self.text) => None,
+            (false, false, false) => Some(Partial::Text(self.text.clone())),
+        }
+    }
+
+    /// From now on the bytes are those of another model that goes on with it. What was said took so many milliseconds, and
+    /// so many tokens were read before it, where that is known.
+    pub fn join(&mut self, repeats: Repeats, stops: Vec<String>, ms: f64, prompt: Option<u64>) {
+        self.fold();
+        // What the client has not been given was never said.
+        self.begun.clear();
+        let since = std::mem::take(&mut self.since);
+        let (content, thoughts) = (self.before.content + since.content, self.before.thoughts + since.thoughts);
+        self.before = Before { content, thoughts, ms, prompt: self.before.prompt.or(prompt) };
+        self.given.clone_from(&self.text);
+        self.like = Value::Null;
+        // A reply that has not begun for its client begins here.
+        self.seam = self.identity.is_some().then(|| Seam::new(&self.text, repeats, stops));
+    }
+
+    /// The whole records that there are now.
+    fn whole(&mut self, data: Bytes) -> Bytes {
+        let end = data.windows(END.len()).rposition(|window| window == END).map(|at| at + END.len());
+        let straddles = self.begun.last() == Some(&b'\n') && data.first() == Some(&b'\n');
+        match end {
+            Some(end) if self.begun.is_empty() => {
+                self.begun.extend_from_slice(&data[end..]);
+                data.slice(..end)
+            }
+            None if !straddles && self.begun.len() + data.len() <= RECORD_MAX => {
+                self.begun.extend_from_slice(&data);
+                Bytes::new()
+            }
+            Some(_) | None => {
+                let end = end.or(straddles.then_some(1)).unwrap_or_else(|| {
+                    self.bound = true;
+                    data.len()
+                });
+                let mut whole = std::mem::take(&mut self.begun);
+                whole.extend_from_slice(&data[..end]);
+                self.begun.extend_from_slice(&data[end..]);
+                Bytes::from(whole)
+            }
+        }
+    }
+
+    /// Reads what is kept raw.
+    fn fold(&mut self) {
+        for record in records(&std::mem::take(&mut self.raw)) {
+            match read(record) {
+                Record::Json(json) => {
+                    self.identity.get_or_insert_with(|| self.dialect.identity(&json));
+                    self.note(&json);
+                }
+                Record::Done | Record::Unreadable => self.bound = true,
+                Record::Nothing => {}
+            }
+        }
+    }
+
+    fn note(&mut self, json: &Value) {
+        let said = self.dialect.read(json);
+        self.count(&said, &said.content);
+        self.text.push_str(&said.content);
+    }
+
+    /// One record a token, which is how these servers stream.
+    fn count(&mut self, said: &Said, new: &str) {
+        self.bound |= said.bound || said.finish;
+        if said.thought {
+            self.since.thoughts += 1;
+            self.thinking = true;
+        }
+        if !new.is_empty() {
+            self.since.content += 1;
+            self.thinking = false;
+        }
+    }
+
+    fn join_records(&mut self, whole: &[u8]) -> Out {
+        let mut out = Vec::new();
+        for record in records(whole) {
+            match read(record) {
+                Record::Json(json) => {
+                    if self.join_record(json, &mut out) {
+                        self.bound = true;
+                        if self.dialect != Dialect::Native {
+                            write(DONE, &mut out);
+                        }
+                        return Out::Last(Bytes::from(out));
+                    }
+                }
+                Record::Done | Record::Unreadable => {
+                    self.bound = true;
+                    out.extend_from_slice(record);
+                }
+                Record::Nothing => out.extend_from_slice(record),
+            }
+        }
+        Out::More(Bytes::from(out))
+    }
+
+    /// True when the reply ends here, though the server would go on.
+    fn join_record(&mut self, json: Value, out: &mut Vec<u8>) -> bool {
+        let said = self.dialect.read(&json);
+        let Some(identity) = self.identity.clone() else { return false };
+        let Some(seam) = &mut self.seam else { return false };
+        let mut new = String::new();
+        if !said.content.is_empty() {
+            match seam.pass(&said.content) {
+                Passed::More(more) => new = more,
+                Passed::Stopped => {
+                    write(self.dialect.stop(&json, &identity).to_string().as_bytes(), out);
+                    return true;
+                }
+            }
+            self.like = json.clone();
+        }
+        if said.finish {
+            // What was held back comes as a record of its own: the last one has no place for it.
+            let held = seam.finish();
+            self.text.push_str(&held);
+            if !held.is_empty() {
+                let late = self.dialect.joined(self.like.clone(), held, &identity, &self.before, "");
+                late.iter().for_each(|late| write(late.to_string().as_bytes(), out));
+            }
+        }
+        self.count(&said, &new);
+        let joined = self.dialect.joined(json, new.clone(), &identity, &self.before, &self.given);
+        joined.iter().for_each(|joined| write(joined.to_string().as_bytes(), out));
+        self.text.push_str(&new);
+        false
+    }
+}
+
+/// Thoughts that are written into the text, by a server that does not tell them apart.
+fn thinks_aloud(text: &str) -> bool {
+    text.rfind("<think>").is_some_and(|begun| !text[begun..].contains("</think>"))
+}
+
+enum Record {
+    Json(Value),
+    Done,
+    /// A comment.
+    Nothing,
+    Unreadable,
+}
+
+/// The records, each with its end.
+fn records(mut raw: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let end = raw.windows(END.len()).position(|window| window == END).map_or(raw.len(), |at| at + END.len());
+        let (record, rest) = raw.split_at(end);
+        raw = rest;
+        (!record.is_empty()).then_some(record)
+    })
+}
+
+fn read(record: &[u8]) -> Record {
+    let record = record.trim_ascii();
+    if record.is_empty() || record.starts_with(b":") {
+        return Record::Nothing;
+    }
+    match record.strip_prefix(DATA).map(<[u8]>::trim_ascii) {
+        Some(DONE) => Record::Done,
+        Some(data) => serde_json::from_slice(data).map_or(Record::Unreadable, Record::Json),
+        None => Record::Unreadable,
+    }
+}
+
+fn write(data: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(b"data: ");
+    out.extend_from_slice(data);
+    out.extend_from_slice(END);
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    /// A reply as llama-server streams it: who speaks, one record a token, the end, and the counts.
+    fn reply(model: &str, id: &str, prompt: u64, tokens: &[&str]) -> Vec<String> {
+        let record = |choices: Value| json!({ "choices": choices, "created": id.len(), "id": id, "model": model });
+        let choice = |delta: Value, finish: Value| json!([{ "finish_reason": finish, "index": 0, "delta": delta }]);
+        let mut records = vec![record(choice(json!({ "role": "assistant", "content": null }), Value::Null))];
+        records.extend(tokens.iter().map(|token| record(choice(json!({ "content": token }), Value::Null))));
+        records.push(record(choice(json!({}), json!("length"))));
+        let mut last = record(json!([]));
+        let count = tokens.len() as u64;
+        last["usage"] = json!({ "completion_tokens": count, "prompt_tokens": prompt, "total_tokens": prompt + count });
+        records.push(last);
+        let records = records.iter().map(|record| format!("data: {record}\n\n"));
+        records.chain(["data: [DONE]\n\n".to_owned()]).collect()
+    }
+
+    /// The client's side: the records, with what must be so of any reply.
+    fn received(bytes: &[u8]) -> (String, Vec<Value>) {
+        let text = std::str::from_utf8(bytes).unwrap();
+        assert!(text.ends_with("data: [DONE]\n\n"), "{text}");
+        let records: Vec<Value> = text
+            .split_terminator("\n\n")
+            .filter_map(|line| serde_json::from_str(line.strip_prefix("data: ").unwrap()).ok())
+            .collect();
+        assert_eq!(records.iter().filter(|record| record["id"] != "one").count(), 0, "one id: {text}");
+        let roles = records.iter().filter(|record| !record["choices"][0]["delta"]["role"].is_null()).count();
+        assert_eq!(roles, 1, "it is said once who speaks: {text}");
+        let finishes = records.iter().filter(|record| record["choices"][0]["finish_reason"].is_string()).count();
+        assert_eq!(finishes, 1, "it ends once: {text}");
+        let said = |record: &Value| record["choices"][0]["delta"]["content"].as_str().map(str::to_owned);
+        (records.iter().filter_map(said).collect(), records)
+    }
+
+    fn feed(journal: &mut Journal, pieces: &[&[u8]]) -> Vec<u8> {
+        let mut out = Vec::new();
+        for piece in pieces {
+            match journal.pass(Bytes::copy_from_slice(piece)) {
+                Out::More(bytes) => out.extend_from_slice(&bytes),
+                Out::Last(bytes) => {
+                    out.extend_from_slice(&bytes);
+                    return out;
+                }
+            }
+        }
+        out
+    }
+
+    const FIRST: [&str; 4] = ["Once", " upon", " 日", "本"];
+
+    fn broken_off(records: usize, rest: usize) -> (Journal, Vec<u8>) {
+        let first = reply("large", "one", 10, &FIRST);
+        let mut journal = Journal::new(Dialect::Chat);
+        let bytes = [first[..records].concat().as_bytes(), &first[records].as_bytes()[..rest]].concat();
+        let out = feed(&mut journal, &[&bytes]);
+        (journal, out)
+    }
+
+    #[test]
+    fn a_reply_that_is_gone_on_with_is_one_reply_to_its_client() {
+        for records in 1..=5 {
+            for rest in [0, 1, 60] {
+                let (mut journal, mut out) = broken_off(records, rest);
+                let text = FIRST[..records - 1].concat();
+                let partial = if text.is_empty() { Partial::Unsaid } else { Partial::Text(text.clone()) };
+                assert_eq!(journal.partial(), Some(partial));
+                assert_eq!(journal.tokens(), records as u64 - 1);
+                journal.join(Repeats::Given, Vec::new(), 0.0, None);
+                let glued = format!("{text} a");
+                let second = reply("small", "two", 10 + records as u64 - 1, &[&glued, " tale"]).concat();
+                out.extend(feed(&mut journal, &[second.as_bytes()]));
+                let (said, records_seen) = received(&out);
+                assert_eq!(said, format!("{text} a tale"));
+                let usage = &records_seen.last().unwrap()["usage"];
+                let before = records as u64 - 1;
+                assert_eq!(
+                    usage,
+                    &json!({ "completion_tokens": before + 2, "prompt_tokens": 10, "total_tokens": 12 + before })
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_reply_may_change_hands_twice() {
+        let (mut journal, mut out) = broken_off(3, 0);
+        journal.join(Repeats::Given, Vec::new(), 0.0, None);
+        let second = reply("medium", "two", 12, &["Once upon a", " time", " not"]);
+        out.extend(feed(&mut journal, &[second[..3].concat().as_bytes()]));
+        assert_eq!(journal.partial(), Some(Partial::Text("Once upon a time".to_owned())));
+        assert_eq!(journal.tokens(), 4);
+        journal.join(Repeats::Given, Vec::new(), 0.0, None);
+        out.extend(feed(&mut journal, &[reply("small", "three", 14, &["Once upon a time!"]).concat().as_bytes()]));
+        let (said, records) = received(&out);
+        assert_eq!(said, "Once upon a time!");
+        let usage = &records.last().unwrap()["usage"];
+        assert_eq!(usage, &json!({ "completion_tokens": 5, "prompt_tokens": 10, "total_tokens": 15 }));
+    }
+
+    #[test]
+    fn a_stop_string_across_the_seam_ends_the_reply_and_one_that_is_none_is_passed_on() {
+        for (stop, next, said) in
+            [("n a b", [" a", " b", "!"], "Once upon"), ("n a x", [" a", " b", "!"], "Once upon a b!")]
+        {
+            let (mut journal, mut out) = broken_off(3, 0);
+            journal.join(Repeats::Nothing, vec![stop.to_owned()], 0.0, None);
+            out.extend(feed(&mut journal, &[reply("small", "two", 12, &next).concat().as_bytes()]));
+            assert_eq!(received(&out).0, said, "{stop}");
+            assert_eq!(journal.partial(), None);
+        }
+        let (mut journal, mut out) = broken_off(3, 0);
+        journal.join(Repeats::Nothing, vec!["n a b".to_owned()], 0.0, None);
+        out.extend(feed(&mut journal, &[reply("small", "two", 12, &[" a"]).concat().as_bytes()]));
+        assert_eq!(received(&out).0, "Once upon a", "what was held back comes before the end");
+    }
+
+    #[test]
+    fn what_nobody_else_can_go_on_with_is_known() {
+        let chat = |delta: Value| format!("data: {}\n\n", json!({ "choices": [{ "index": 0, "delta": delta }] }));
+        let thought = chat(json!({ "reasoning_content": "hm" }));
+        let said = chat(json!({ "content": "so" }));
+        for (records, partial) in [
+            (vec![&thought], Some(Partial::Thoughts)),
+            (vec![&thought, &said], Some(Partial::Text("so".to_owned()))),
+            (vec![&said, &thought], None),
+            (vec![&said, &chat(json!({ "tool_calls": [{}] }))], None),
+            (vec![&said, &chat(json!({ "content": "<think> hm" }))], None),
+            (
+                vec![&said, &chat(json!({ "content": "<think> hm </think> yes" }))],
+                Some(Partial::Text("so<think> hm </think> yes".to_owned())),
+            ),
+            (vec![&said, &"data: {not json}\n\n".to_owned()], None),
+            (vec![&said, &"data: [DONE]\n\n".to_owned()], None),
+            (vec![&": a comment\n\n".to_owned(), &said], Some(Partial::Text("so".to_owned()))),
+        ] {
+            let mut journal = Journal::new(Dialect::Chat);
+            for record in &records {
+                feed(&mut journal, &[record.as_bytes()]);
+            }
+            assert_eq!(journal.partial(), partial, "{records:?}");
+        }
+    }
+
+    #[test]
+    fn a_long_reply_is_kept_as_its_text() {
+        let mut journal = Journal::new(Dialect::Chat);
+        let record = format!(
+            "data: {}\n\n",
+            json!({ "choices": [{ "index": 0, "delta": { "content": "ab" } }], "padding": "x".repeat(200) })
+        );
+        for _ in 0..1000 {
+            feed(&mut journal, &[record.as_bytes()]);
+            assert!(journal.size() < 3 * RAW_MAX, "{}", journal.size());
+        }
+        assert_eq!(journal.partial(), Some(Partial::Text("ab".repeat(1000))));
+    }
+
+    proptest! {
+        /// However the bytes are cut up, the client gets the same ones, and only whole records at a time.
+        #[test]
+        fn however_the_bytes_come_the_same_go_out(cuts in prop::collection::vec(0_usize..900, 0..12), seam in 1_usize..6) {
+            let first = reply("large", "one", 10, &FIRST);
+            let second = reply("small", "two", 12, &[&format!("{}!", FIRST[..seam - 1].concat()), "?"]).concat();
+            let cut = |text: &str| {
+                let mut at: Vec<usize> = cuts.iter().map(|cut| (*cut).min(text.len())).chain([0, text.len()]).collect();
+                at.sort_unstable();
+                at.windows(2).map(|at| text.as_bytes()[at[0]..at[1]].to_vec()).collect::<Vec<_>>()
+            };
+            let mut journal = Journal::new(Dialect::Chat);
+            let mut out = Vec::new();
+            for piece in cut(&first[..seam].concat()) {
+                let Out::More(bytes) = journal.pass(Bytes::from(piece)) else { panic!("it goes on") };
+                prop_assert!(bytes.is_empty() || bytes.ends_with(b"\n\n"));
+                out.extend_from_slice(&bytes);
+            }
+            let sent = first[..seam].concat();
+            prop_assert_eq!(&out[..], sent.as_bytes());
+            journal.join(Repeats::Given, Vec::new(), 0.0, None);
+            for piece in cut(&second) {
+                let Out::More(bytes) = journal.pass(Bytes::from(piece)) else { panic!("it goes on") };
+                out.extend_from_slice(&bytes);
+            }
+            prop_assert_eq!(received(&out).0, format!("{}!?", FIRST[..seam - 1].concat()));
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Kept: a reply and the request for it, within what all replies together may take -> what it takes to go on with it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
+use http::{HeaderMap, StatusCode};
+use tokio::time::Instant;
+
+use super::dialect::Dialect;
+use super::journal::{Journal, Out, Partial};
+use super::proceed;
+use crate::gateway::Shared;
+use crate::gateway::body::Document;
+use crate::gateway::hold::Share;
+use crate::gateway::pass::Ask;
+use crate::gateway::record::Record;
+use crate::gateway::reply::media_type;
+
+/// What all replies that run may take together, so that they can be handed over.
+pub const KEPT_MAX: u64 = 16 << 20;
+/// How much more is taken at a time.
+const STEP: u64 = 8 << 10;
+
+/// What is kept of one reply.
+pub struct Kept {
+    journal: Journal,
+    dialect: Dialect,
+    ask: Arc<Ask>,
+    /// Its part of what all may take; none when there was not enough.
+    share: Option<Share>,
+    record: Arc<Record>,
+    /// When the first of it was passed on.
+    spoken_since: Option<Instant>,
+}
+
+/// How a reply can be gone on with.
+pub struct Proposal {
+    pub ask: Arc<Ask>,
+    pub dialect: Dialect,
+    /// What its client has of it, if that is a text.
+    pub said: Option<String>,
+    /// Thoughts came before it, and its server told them from what is said.
+    pub thought: bool,
+    /// The request, for whichever model.
+    pub request: Document,
+    /// How many tokens were read before all of it, if the server tells.
+    pub prompt: Option<u64>,
+}
+
+impl Kept {
+    /// For a reply that another model could go on with. It costs its hand-over if there is no room to keep it.
+    pub fn of(shared: &Shared, ask: &Arc<Ask>, status: StatusCode, headers: &HeaderMap) -> Option<Self> {
+        let dialect = proceed::dialect(shared.server, &ask.path)?;
+        let is_stream = status == StatusCode::OK
+            && media_type(headers) == b"text/event-stream"
+            && !headers.contains_key(CONTENT_LENGTH)
+            && !headers.contains_key(CONTENT_ENCODING);
+        if !is_stream || !shared.keeps_replies() || ask.required.is_some() || !dialect.suits(&ask.document) {
+            return None;
+        }
+        let share = shared.kept.take(ask.document.bytes().len() as u64);
+        if share.is_none() {
+            shared.record.unkept.add();
+            return None;
+        }
+        let (journal, record) = (Journal::new(dialect), shared.record.clone());
+        Some(Kept { journal, dialect, ask: ask.clone(), share, record, spoken_since: None })
+    }
+
+    /// What of these bytes of the server's goes to the client.
+    pub fn pass(&mut self, data: Bytes) -> Out {
+        self.spoken_since.get_or_insert_with(Instant::now);
+        let out = self.journal.pass(data);
+        let (size, body) = (self.journal.size() as u64, self.ask.document.bytes().len() as u64);
+        if let Some(share) = &mut self.share
+            && size + body > share.amount()
+            && !share.grow((size + body - share.amount()).max(STEP))
+        {
+            self.record.unkept.add();
+            self.share = None;
+            self.journal.give_up();
+        }
+        out
+    }
+
+    pub fn headers(&self) -> &HeaderMap {
+        &self.ask.headers
+    }
+
+    pub fn finish(&mut self) -> Bytes {
+        self.journal.finish()
+    }
+
+    /// How it can be gone on with; `None` where it cannot, or ends by itself.
+    pub fn proposal(&mut self) -> Option<Proposal> {
+        let partial = self.journal.partial()?;
+        let request = self.dialect.proceed(&self.ask.document, &partial, self.journal.tokens())?;
+        let said = match partial {
+            Partial::Text(said) => Some(said),
+            Partial::Unsaid | Partial::Thoughts => None,
+        };
+        let thought = self.journal.has_thoughts();
+        Some(Proposal { ask: self.ask.clone(), dialect: self.dialect, said, thought, request, prompt: None })
+    }
+
+    /// From now on the bytes are another model's.
+    pub fn join(&mut self, prompt: Option<u64>) {
+        let ms = self.spoken_since.map_or(0.0, |since| since.elapsed().as_secs_f64() * 1000.0);
+        self.journal.join(self.dialect.repeats(), self.dialect.stops(&self.ask.document), ms, prompt);
+    }
+}

@@ -1,0 +1,10 @@
+//! Hand-over: a reply that is being given -> the same reply, gone on with by another model.
+//!
+//! What goes on with what is worked out without clock and socket (`dialect`, `seam`, `journal`, `proceed`); `moves` does it.
+
+mod dialect;
+pub mod journal;
+pub mod kept;
+pub mod moves;
+mod proceed;
+mod seam;

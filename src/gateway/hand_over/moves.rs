@@ -1,0 +1,330 @@
+//! Moves: a rung that must go, and the one that comes -> its replies gone on with there, the oldest first.
+//!
+//! Where the other rung is there already, a reply is let go of only when that one has begun to answer: what does not
+//! come about costs nothing. Where it is still to come, replies stall until it is there, so only those go that can.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::ACCEPT_ENCODING;
+use http::{HeaderMap, Method, StatusCode};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use serde_json::{Value, json};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+use super::dialect::Dialect;
+use super::kept::Proposal;
+use crate::gateway::body::Document;
+use crate::gateway::hold::Share;
+use crate::gateway::instance::{Admission, Inside, Instance};
+use crate::gateway::pass::Ask;
+use crate::gateway::reply::media_type;
+use crate::gateway::running::{Live, Running};
+use crate::gateway::upstream::without_autoload;
+use crate::gateway::{Event, Shared};
+use crate::policy::Rung;
+
+/// How many more tokens the rung that goes on must have room for.
+const ROOM_MIN: u64 = 256;
+/// Where tokens cannot be counted: one has about so many bytes, or more.
+const BYTES_PER_TOKEN: u64 = 3;
+const ANSWER_MAX: Duration = Duration::from_secs(5);
+const LOOK_INTO_MAX: usize = 16 << 20;
+/// How long a reply may stall: a large model's load, and no longer than clients have patience.
+const STALLED_MAX: Duration = Duration::from_secs(280);
+/// How long a server that failed to go on is left alone before it is asked once more.
+const REPEAT_AFTER: Duration = Duration::from_millis(250);
+/// How many replies a server works on at once, where it does not say.
+const SLOTS: usize = 1;
+
+/// A reply between two rungs.
+struct Stalled {
+    running: Arc<Running>,
+    proposal: Proposal,
+    _counted: Option<Share>,
+}
+
+/// The rung that goes on, as its server has it.
+struct Place {
+    context: Option<u64>,
+    slots: Arc<Semaphore>,
+}
+
+/// Hands over what goes on at a rung that must go, and tells what came of it.
+pub async fn hand_over(shared: Arc<Shared>, from: Arc<Instance>, to: Arc<Rung>) {
+    let inside = from.inside();
+    let total = u32::try_from(inside.len()).unwrap_or(u32::MAX);
+    let beside = shared.current.borrow().clone().filter(|instance| instance.rung == to);
+    let headers = inside.first().map(Inside::headers).unwrap_or_default();
+    let place = match &beside {
+        Some(_) => place(&shared, &to, &headers).await,
+        None => Place { context: to.context.map(u64::from), slots: Arc::new(Semaphore::new(0)) },
+    };
+    let (mut tries, mut stalled, mut moved) = (JoinSet::new(), VecDeque::new(), 0);
+    for inside in inside {
+        let running = match inside {
+            Inside::Asking(asking) => {
+                if may_be_asked_again(&shared, &from.rung, &asking.ask, &place).await {
+                    asking.moved.cancel();
+                    moved += 1;
+                }
+                continue;
+            }
+            Inside::Replying(running) => running,
+        };
+        let Some(mut proposal) = running.pause() else { continue };
+        if !fits(&shared, &from.rung, &mut proposal, &place).await {
+            running.resume();
+            continue;
+        }
+        match (&beside, place.slots.clone().try_acquire_owned()) {
+            (Some(beside), Ok(slot)) => {
+                let (shared, beside) = (shared.clone(), beside.clone());
+                tries.spawn(async move { go_on_beside(&shared, &beside, &running, &proposal, slot).await });
+            }
+            (Some(_) | None, _) => {
+                running.stall();
+                moved += 1;
+                stalled.push_back(Stalled { running, proposal, _counted: shared.stalled.take(1) });
+            }
+        }
+    }
+    moved += tries.join_all().await.into_iter().map(u32::from).sum::<u32>();
+    let rung = from.rung.name.clone();
+    shared.record.handed_over.more(u64::from(moved));
+    shared.record.tell(match moved {
+        0 if total > 0 => Event::HandOverFailed { rung, why: "another model could go on with none of them".to_owned() },
+        _ => Event::HandedOver { rung, moved, left: total.saturating_sub(moved) },
+    });
+    let place = beside.map(|instance| (instance, place));
+    go_on_with(shared, stalled, place).await;
+}
+
+impl Inside {
+    /// Whatever the server asks of its callers, this one has it.
+    fn headers(&self) -> HeaderMap {
+        match self {
+            Inside::Asking(asking) => asking.ask.headers.clone(),
+            Inside::Replying(running) => running.headers(),
+        }
+    }
+}
+
+/// True when the other rung goes on; otherwise the first one does.
+async fn go_on_beside(
+    shared: &Shared,
+    beside: &Arc<Instance>,
+    running: &Arc<Running>,
+    proposal: &Proposal,
+    slot: OwnedSemaphorePermit,
+) -> bool {
+    let answer = match beside.enter() {
+        Some(admission) => ask(shared, &admission, proposal).await.map(|answer| (answer, admission)),
+        None => None,
+    };
+    let goes_on = answer.is_some();
+    match answer {
+        Some((upstream, admission)) => {
+            running.join(Live { upstream, admission: Some(admission), _slot: Some(slot) }, proposal.prompt);
+        }
+        None => running.resume(),
+    }
+    goes_on
+}
+
+/// Has those that stall gone on with by whichever rung serves, as soon as one does.
+async fn go_on_with(shared: Arc<Shared>, mut stalled: VecDeque<Stalled>, place: Option<(Arc<Instance>, Place)>) {
+    let mut known = place;
+    let until = Instant::now() + STALLED_MAX;
+    let mut tries = JoinSet::new();
+    while let Some(next) = stalled.pop_front() {
+        let Some(instance) = serving(&shared, until).await else {
+            next.running.lose();
+            continue;
+        };
+        let same = known.take().filter(|(other, _)| Arc::ptr_eq(other, &instance));
+        let at = match same {
+            Some((_, at)) => at,
+            None => place_of(&shared, &instance, &next.proposal).await,
+        };
+        let slots = at.slots.clone();
+        known = Some((instance.clone(), at));
+        let slot = timeout_at(until, slots.acquire_owned()).await.ok().and_then(Result::ok);
+        if !next.running.is_wanted() {
+            continue;
+        }
+        // Without a place in time the server is to find it one.
+        let Some(admission) = instance.enter() else {
+            // It has left meanwhile.
+            if Instant::now() < until {
+                stalled.push_front(next);
+                sleep(REPEAT_AFTER / 10).await;
+            } else {
+                next.running.lose();
+            }
+            continue;
+        };
+        let shared = shared.clone();
+        tries.spawn(async move {
+            let mut answer = ask(&shared, &admission, &next.proposal).await;
+            if answer.is_none() {
+                sleep(REPEAT_AFTER).await;
+                answer = ask(&shared, &admission, &next.proposal).await;
+            }
+            match answer {
+                Some(upstream) => {
+                    let live = Live { upstream, admission: Some(admission), _slot: slot };
+                    next.running.join(live, next.proposal.prompt);
+                }
+                None => next.running.lose(),
+            }
+        });
+    }
+    while tries.join_next().await.is_some() {}
+}
+
+/// The rung that serves, or serves next; `None` when that is not to be waited for.
+async fn serving(shared: &Shared, until: Instant) -> Option<Arc<Instance>> {
+    let mut current = shared.current.subscribe();
+    let open = current.wait_for(|instance| instance.as_ref().is_some_and(|instance| instance.is_open()));
+    let mut sleeping = shared.sleeping.subscribe();
+    tokio::select! {
+        biased;
+        open = timeout_at(until, open) => open.ok()?.ok()?.clone(),
+        () = shared.stopping.cancelled() => None,
+        // It is not known for how long.
+        Ok(_) = sleeping.wait_for(|sleeps| *sleeps) => None,
+    }
+}
+
+/// The server's answer, if it goes on.
+async fn ask(shared: &Shared, admission: &Admission, proposal: &Proposal) -> Option<Incoming> {
+    if left_open(shared, admission.rung(), proposal).await.is_none() {
+        tracing::warn!(message = "A model's template does not let it go on with a reply.", rung = %admission.rung().name);
+        return None;
+    }
+    let target = without_autoload(&proposal.ask.path, proposal.ask.query.as_deref());
+    let body = proposal.request.spliced(&admission.rung().model, None);
+    let cut = admission.cut();
+    let answer = shared.upstream.ask(Method::POST, &target, proposal.ask.headers.clone(), body);
+    let answer = tokio::select! {
+        biased;
+        () = cut.cancelled() => return None,
+        answer = answer => answer,
+    };
+    let why = match answer {
+        Ok(answer) if answer.status() == StatusCode::OK && media_type(answer.headers()) == b"text/event-stream" => {
+            return Some(answer.into_body());
+        }
+        Ok(answer) => {
+            let status = answer.status();
+            let body = Limited::new(answer.into_body(), 1 << 16).collect().await;
+            let body = body.map(|body| body.to_bytes()).unwrap_or_default();
+            format!("{status}: {}", String::from_utf8_lossy(&body))
+        }
+        Err(error) => error.to_string(),
+    };
+    tracing::warn!(message = "A model does not go on with a reply.", rung = %admission.rung().name, %why);
+    None
+}
+
+async fn place_of(shared: &Shared, instance: &Instance, proposal: &Proposal) -> Place {
+    place(shared, &instance.rung, &proposal.ask.headers).await
+}
+
+async fn place(shared: &Shared, rung: &Rung, headers: &HeaderMap) -> Place {
+    let model = percent_encoding::utf8_percent_encode(&rung.model, percent_encoding::NON_ALPHANUMERIC);
+    let props = told(shared, Method::GET, &format!("/props?model={model}&autoload=false"), headers, Bytes::new()).await;
+    let props = props.unwrap_or_default();
+    let context = props.pointer("/default_generation_settings/n_ctx").and_then(Value::as_u64);
+    let slots = props["total_slots"].as_u64().and_then(|slots| usize::try_from(slots).ok());
+    let slots = slots.unwrap_or(SLOTS).clamp(1, Semaphore::MAX_PERMITS);
+    Place { context: context.or(rung.context.map(u64::from)), slots: Arc::new(Semaphore::new(slots)) }
+}
+
+/// Whether it can be gone on with: its template leaves it open, and prompt, partial reply and some more fit into the
+/// context of the rung that goes on. Notes what the prompt alone took.
+async fn fits(shared: &Shared, from: &Rung, proposal: &mut Proposal, place: &Place) -> bool {
+    let headers = proposal.ask.headers.clone();
+    let Some(prompt) = left_open(shared, from, proposal).await else { return false };
+    if let Some(asked) = read_of(shared, from, proposal).await {
+        // It is made to think first, and its server takes thoughts for what is said.
+        let thinks = proposal.said.is_some() && !proposal.thought && asked.trim_end().ends_with("<think>");
+        if thinks && proposal.dialect == Dialect::Chat {
+            return false;
+        }
+        proposal.prompt = tokens(shared, from, &headers, &asked).await;
+    }
+    let Some(context) = place.context else { return true };
+    let counted = tokens(shared, from, &headers, &prompt).await;
+    counted.unwrap_or_else(|| estimate(&proposal.request)) + ROOM_MIN <= context
+}
+
+/// What this model has read before it said anything.
+async fn read_of(shared: &Shared, model: &Rung, proposal: &Proposal) -> Option<String> {
+    match proposal.dialect.prompt(&proposal.ask.document) {
+        Some(prompt) => Some(prompt),
+        None => templated(shared, model, &proposal.ask.headers, &proposal.ask.document).await,
+    }
+}
+
+/// The prompt that has this model go on, and not answer what was said: it ends with just that.
+async fn left_open(shared: &Shared, model: &Rung, proposal: &Proposal) -> Option<String> {
+    if let Some(prompt) = proposal.dialect.prompt(&proposal.request) {
+        return Some(prompt);
+    }
+    let prompt = templated(shared, model, &proposal.ask.headers, &proposal.request).await?;
+    let said = proposal.said.as_deref().unwrap_or_default().trim_end();
+    prompt.trim_end().ends_with(said).then_some(prompt)
+}
+
+/// Whether a request that was not answered yet can be asked of the other rung as well.
+async fn may_be_asked_again(shared: &Shared, from: &Rung, ask: &Ask, place: &Place) -> bool {
+    if ask.required.is_some() {
+        return false;
+    }
+    let Some(context) = place.context else { return true };
+    let counted = match ask.path.ends_with("/chat/completions") {
+        true => match templated(shared, from, &ask.headers, &ask.document).await {
+            Some(prompt) => tokens(shared, from, &ask.headers, &prompt).await,
+            None => None,
+        },
+        false => None,
+    };
+    counted.unwrap_or_else(|| estimate(&ask.document)) + ROOM_MIN <= context
+}
+
+/// A chat as the model reads it.
+async fn templated(shared: &Shared, model: &Rung, headers: &HeaderMap, request: &Document) -> Option<String> {
+    let body = request.spliced(&model.model, None);
+    let told = told(shared, Method::POST, "/apply-template?autoload=false", headers, body).await?;
+    told["prompt"].as_str().map(str::to_owned)
+}
+
+async fn tokens(shared: &Shared, model: &Rung, headers: &HeaderMap, text: &str) -> Option<u64> {
+    let body = Bytes::from(json!({ "model": model.model, "content": text, "add_special": true }).to_string());
+    let told = told(shared, Method::POST, "/tokenize?autoload=false", headers, body).await?;
+    told["tokens"].as_array().map(|tokens| tokens.len() as u64)
+}
+
+fn estimate(request: &Document) -> u64 {
+    request.bytes().len() as u64 / BYTES_PER_TOKEN
+}
+
+/// What the server tells, if it does.
+async fn told(shared: &Shared, method: Method, target: &str, headers: &HeaderMap, body: Bytes) -> Option<Value> {
+    let mut headers = headers.clone();
+    headers.remove(ACCEPT_ENCODING);
+    let answer = async {
+        let answer = shared.upstream.ask(method, target, headers, body).await.ok()?;
+        let is_fine = answer.status() == StatusCode::OK;
+        let body = Limited::new(answer.into_body(), LOOK_INTO_MAX).collect().await.ok()?;
+        serde_json::from_slice(&body.to_bytes()).ok().filter(|_| is_fine)
+    };
+    timeout(ANSWER_MAX, answer).await.ok().flatten()
+}

@@ -1,0 +1,166 @@
+//! Running: a reply between its server and its reader -> ended, let be, or gone on with by another server.
+//!
+//! All of it stands behind one lock, because a reply is changed from outside while its reader sleeps and nobody polls it.
+
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Waker};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use hyper::body::Incoming;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::hand_over::journal::Out;
+use super::hand_over::kept::{Kept, Proposal};
+use super::instance::{Admission, locked};
+use super::record::Record;
+
+/// What a reply that runs holds. The server's side is let go first, then the count falls.
+pub struct Live {
+    pub upstream: Incoming,
+    pub admission: Option<Admission>,
+    /// One of the places for replies that were handed over.
+    pub _slot: Option<OwnedSemaphorePermit>,
+}
+
+/// A reply that runs, or has ended, or was ended.
+pub struct Running {
+    pub state: Mutex<State>,
+    pub record: Arc<Record>,
+}
+
+pub struct State {
+    pub live: Option<Live>,
+    pub stage: Stage,
+    pub kept: Option<Kept>,
+    pub reader: Option<Waker>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    Reading,
+    /// The server is not read: another one may go on, and if not, this one does.
+    Paused,
+    /// One server was let go, and another one is to go on.
+    Stalled,
+    /// It was ended, and its reader is to be told.
+    Lost,
+    /// It has come to its end, or its client has left.
+    Over,
+}
+
+impl Running {
+    /// Ends it: the server is let go at once, and the reader hears of it when it next listens.
+    pub fn cut(&self) {
+        if self.ends(Stage::Lost) {
+            self.record.cut.add();
+        }
+    }
+
+    /// Ends one that stalls, because nobody can go on with it.
+    pub fn lose(&self) {
+        if self.ends(Stage::Lost) {
+            self.record.hand_overs_lost.add();
+        }
+    }
+
+    /// Lets the server be, and says how another one could go on. `None`: this one goes on as it does.
+    pub fn pause(&self) -> Option<Proposal> {
+        let mut state = locked(&self.state);
+        if state.stage != Stage::Reading {
+            return None;
+        }
+        let proposal = state.kept.as_mut()?.proposal()?;
+        state.stage = Stage::Paused;
+        Some(proposal)
+    }
+
+    /// The same server goes on after all.
+    pub fn resume(&self) {
+        self.enters(|state| {
+            state.stage = if state.stage == Stage::Paused { Stage::Reading } else { state.stage };
+            None
+        });
+    }
+
+    /// Lets the server go; whoever goes on is still to come.
+    pub fn stall(&self) {
+        self.enters(|state| {
+            state.stage = if state.stage == Stage::Paused { Stage::Stalled } else { state.stage };
+            state.live.take_if(|_| state.stage == Stage::Stalled)
+        });
+    }
+
+    /// Another server goes on from here. Nothing of that if the reply has ended meanwhile.
+    pub fn join(self: &Arc<Self>, live: Live, prompt: Option<u64>) {
+        let place = live.admission.as_ref().map(Admission::place);
+        self.enters(|state| {
+            if !matches!(state.stage, Stage::Paused | Stage::Stalled) {
+                return Some(live);
+            }
+            state.stage = Stage::Reading;
+            state.kept.iter_mut().for_each(|kept| kept.join(prompt));
+            state.live.replace(live)
+        });
+        if let Some((instance, id)) = place {
+            Admission::register(&instance, id, self);
+        }
+    }
+
+    /// The headers of the request, where they are kept.
+    pub fn headers(&self) -> HeaderMap {
+        locked(&self.state).kept.as_ref().map(|kept| kept.headers().clone()).unwrap_or_default()
+    }
+
+    /// Whether its client is still there to be given the rest.
+    pub fn is_wanted(&self) -> bool {
+        matches!(locked(&self.state).stage, Stage::Paused | Stage::Stalled)
+    }
+
+    /// True when there was something to be ended.
+    pub fn ends(&self, stage: Stage) -> bool {
+        let mut ended = false;
+        self.enters(|state| {
+            ended = matches!(state.stage, Stage::Reading | Stage::Paused | Stage::Stalled);
+            state.stage = if ended { stage } else { state.stage };
+            state.live.take()
+        });
+        ended
+    }
+
+    /// Changes the state and wakes the reader. What is let go is let go outside the lock: it takes others.
+    fn enters(&self, change: impl FnOnce(&mut State) -> Option<Live>) {
+        let (live, reader) = {
+            let mut state = locked(&self.state);
+            (change(&mut state), state.reader.take())
+        };
+        drop(live);
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+    }
+}
+
+impl State {
+    /// What of the server's bytes goes to the client.
+    pub fn pass(&mut self, data: Bytes) -> Bytes {
+        match self.kept.as_mut().map(|kept| kept.pass(data.clone())) {
+            None => data,
+            Some(Out::More(out)) => out,
+            Some(Out::Last(out)) => {
+                self.over();
+                out
+            }
+        }
+    }
+
+    pub fn listen(&mut self, cx: &Context<'_>) {
+        if !self.reader.as_ref().is_some_and(|reader| reader.will_wake(cx.waker())) {
+            self.reader = Some(cx.waker().clone());
+        }
+    }
+
+    pub fn over(&mut self) {
+        (self.stage, self.live, self.kept) = (Stage::Over, None, None);
+    }
+}

@@ -1,0 +1,135 @@
+//! Rig: two models on the real llama-server -> a gateway before it that is driven by hand.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tierkeeper::act::Driver;
+use tierkeeper::cli::demo::models;
+use tierkeeper::config::{GatewayConfig, HoldConfig, InBand, ServerKind};
+use tierkeeper::gateway::{Event, Gateway, Server};
+use tierkeeper::policy::{Policy, Rung};
+use tierkeeper::units::{Bytes, Span};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc::{self, UnboundedReceiver};
+use tokio::time::{sleep, timeout};
+
+use super::llama::Llama;
+
+pub const SOON: Duration = Duration::from_secs(30);
+pub const SMALL: models::Shape =
+    models::Shape { layers: 2, embedding: 256, heads: 4, kv_heads: 4, feed_forward: 512, context: 8192, seed: 1 };
+pub const LARGE: models::Shape =
+    models::Shape { layers: 6, embedding: 768, heads: 12, kv_heads: 12, feed_forward: 2048, context: 8192, seed: 2 };
+
+/// The server with a large and a small model, and a gateway before it that is driven by hand.
+pub struct Rig {
+    pub url: String,
+    driver: Driver,
+    pub gateway: Gateway,
+    pub address: SocketAddr,
+    events: UnboundedReceiver<Event>,
+    pub client: reqwest::Client,
+    _server: Llama,
+    _models: TempDir,
+}
+
+pub fn rung(name: &str) -> Arc<Rung> {
+    Arc::new(Rung { name: name.to_owned(), model: name.to_owned(), context: None })
+}
+
+impl Rig {
+    pub async fn new() -> Self {
+        Rig::with(LARGE, &["-c", "2048"], |_| {}).await
+    }
+
+    /// With this large model, these arguments of the server's, and what is done to the folder of models before it starts.
+    pub async fn with(large: models::Shape, arguments: &[&str], prepare: impl FnOnce(&Path)) -> Self {
+        let models = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        for (name, shape) in [("small", SMALL), ("large", large)] {
+            models::write(&models.path().join(format!("{name}.gguf")), &shape).unwrap();
+        }
+        prepare(models.path());
+        let folder = models.path().to_str().unwrap();
+        let always = ["--cache-ram", "0", "--models-max", "2", "--models-dir", folder];
+        let server = Llama::start(&[&always, arguments].concat());
+        let url = server.url();
+        let driver = Driver::new(ServerKind::LlamaServer, &url).unwrap();
+        timeout(SOON, async {
+            while driver.alive().await.is_err() {
+                sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await
+        .expect("the router did not come up");
+        let config = GatewayConfig {
+            listen: ([127, 0, 0, 1], 0).into(),
+            alias: vec!["mai".to_owned()],
+            trusted_network: false,
+            token_file: None,
+            hosts: Vec::new(),
+            hold: HoldConfig { count_max: 64, bytes_max: Bytes::mib(64), age_max: Span::seconds(60) },
+            body_max: Bytes::mib(32),
+            in_band: InBand::default(),
+        };
+        let (told, events) = mpsc::unbounded_channel();
+        let gateway = Gateway::new(&config, Server { kind: ServerKind::LlamaServer, url: url.clone() }, told).unwrap();
+        let rungs = ["large", "small"].map(|name| (*rung(name)).clone());
+        let policy = Policy::for_ladder(rungs.to_vec()).unwrap();
+        gateway.follow(&policy, policy.ladder.clone());
+        gateway.assessed();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(gateway.clone().serve(listener, std::future::pending(), Span::seconds(1)));
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        Rig { url, driver, gateway, address, events, client, _server: server, _models: models }
+    }
+
+    pub async fn load(&self, name: &str) {
+        timeout(SOON, self.driver.load(&rung(name))).await.unwrap().unwrap();
+        self.driver.check(&rung(name)).await.unwrap();
+    }
+
+    pub async fn unload(&self, name: &str) {
+        timeout(SOON, self.driver.unload(&rung(name))).await.unwrap().unwrap();
+    }
+
+    /// What a model says by itself.
+    pub async fn direct(&self, path: &str, request: &Value, model: &str) -> Value {
+        let mut request = request.clone();
+        (request["model"], request["stream"]) = (json!(model), json!(false));
+        let answer =
+            self.client.post(format!("{}{path}?autoload=false", self.url)).json(&request).send().await.unwrap();
+        answer.json().await.unwrap()
+    }
+
+    pub async fn event(&mut self) -> Event {
+        loop {
+            let event = timeout(SOON, self.events.recv()).await.expect("an event").unwrap();
+            if !matches!(event, Event::Wanted | Event::Replied { .. }) {
+                return event;
+            }
+        }
+    }
+
+    /// The hand-over's outcome; that nothing is left at the large rung comes with it.
+    pub async fn handed_over(&mut self) -> (u32, u32) {
+        let (mut drained, mut outcome) = (false, None);
+        while !drained || outcome.is_none() {
+            match self.event().await {
+                Event::Drained { rung, .. } => drained |= rung == "large",
+                Event::HandedOver { rung, moved, left } if rung == "large" => outcome = Some((moved, left)),
+                other => panic!("{other:?}"),
+            }
+        }
+        outcome.unwrap()
+    }
+
+    pub fn small_serves(&self) {
+        self.gateway.publish(rung("small"));
+        self.gateway.close("large");
+    }
+}

@@ -83,8 +83,8 @@ impl ReplyBody {
     ) -> Self {
         let place = admission.as_ref().map(Admission::place);
         let live = Some(Live { upstream, admission, _slot: None });
-        let state = Mutex::new(State { live, stage: Stage::Reading, kept, reader: None });
-        let running = Arc::new(Running { state, record: record.clone() });
+        let state = State { live, stage: Stage::Reading, kept, reader: None, stalled: None, joined: false };
+        let running = Arc::new(Running { state: Mutex::new(state), record: record.clone() });
         if let Some((instance, id)) = place {
             Admission::register(&instance, id, &running);
         }
@@ -115,8 +115,8 @@ impl ReplyBody {
             }
             (Stage::Lost | Stage::Reading, _) => return Poll::Ready(Some(Err(Broken::Cut))),
         };
-        if self.comment.take().is_some() {
-            // Whoever goes on has to read all of it first.
+        self.comment = None;
+        if std::mem::take(&mut state.joined) {
             (self.heard_at, self.patience) = (Instant::now(), FIRST_BYTE_MAX);
         }
         match http_body::Body::poll_frame(Pin::new(&mut live.upstream), cx) {

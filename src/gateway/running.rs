@@ -12,6 +12,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::hand_over::journal::Out;
 use super::hand_over::kept::{Kept, Proposal};
+use super::hold::Share;
 use super::instance::{Admission, locked};
 use super::record::Record;
 
@@ -34,6 +35,10 @@ pub struct State {
     pub stage: Stage,
     pub kept: Option<Kept>,
     pub reader: Option<Waker>,
+    /// It is counted among those that stall.
+    pub stalled: Option<Share>,
+    /// Another server goes on, and has to read all of it before it says anything.
+    pub joined: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,27 +89,30 @@ impl Running {
     }
 
     /// Lets the server go; whoever goes on is still to come.
-    pub fn stall(&self) {
+    pub fn stall(&self, counted: Option<Share>) {
         self.enters(|state| {
-            state.stage = if state.stage == Stage::Paused { Stage::Stalled } else { state.stage };
-            state.live.take_if(|_| state.stage == Stage::Stalled)
+            if state.stage != Stage::Paused {
+                return None;
+            }
+            (state.stage, state.stalled) = (Stage::Stalled, counted);
+            state.live.take()
         });
     }
 
     /// Another server goes on from here. Nothing of that if the reply has ended meanwhile.
     pub fn join(self: &Arc<Self>, live: Live, prompt: Option<u64>) {
-        let place = live.admission.as_ref().map(Admission::place);
+        // Before the admission is given away, for it takes this off the list when it goes.
+        if let Some((instance, id)) = live.admission.as_ref().map(Admission::place) {
+            Admission::register(&instance, id, self);
+        }
         self.enters(|state| {
             if !matches!(state.stage, Stage::Paused | Stage::Stalled) {
                 return Some(live);
             }
-            state.stage = Stage::Reading;
+            (state.stage, state.stalled, state.joined) = (Stage::Reading, None, true);
             state.kept.iter_mut().for_each(|kept| kept.join(prompt));
             state.live.replace(live)
         });
-        if let Some((instance, id)) = place {
-            Admission::register(&instance, id, self);
-        }
     }
 
     /// The headers of the request, where they are kept.
@@ -123,6 +131,7 @@ impl Running {
         self.enters(|state| {
             ended = matches!(state.stage, Stage::Reading | Stage::Paused | Stage::Stalled);
             state.stage = if ended { stage } else { state.stage };
+            (state.kept, state.stalled) = (None, None);
             state.live.take()
         });
         ended

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::Request;
+use http_body_util::Full;
 use serde_json::{Value, json};
 use tierkeeper::config::ServerKind;
 use tierkeeper::gateway::Event;
@@ -39,9 +41,13 @@ async fn rig() -> Rig {
 
 /// A reply that has said one word, and the one who says its words.
 async fn begun(rig: &Rig, request: &str) -> (mpsc::Sender<Bytes>, hyper::body::Incoming, String) {
+    begun_of(rig, rig.request("POST", CHAT, request)).await
+}
+
+async fn begun_of(rig: &Rig, request: Request<Full<Bytes>>) -> (mpsc::Sender<Bytes>, hyper::body::Incoming, String) {
     let (words, fed) = mpsc::channel(8);
     rig.act(Act::Fed(EVENTS, fed));
-    let answer = rig.post_aside(CHAT, request);
+    let answer = rig.send_aside(request);
     words.send(record(&json!({ "role": "assistant", "content": null }))).await.unwrap();
     words.send(record(&json!({ "content": "Once" }))).await.unwrap();
     let mut body = answer.await.unwrap().into_body();
@@ -146,6 +152,7 @@ async fn a_client_whose_reply_stalls_is_told_so_and_one_that_leaves_is_forgotten
     tokio::time::resume();
     assert_eq!(frame(&mut body).await.unwrap().unwrap(), ": waiting\n\n");
     drop(body);
+    rig.settles_at(0, 0).await;
     rig.gateway.publish(rung("small"));
     rig.settles_at(0, 0).await;
     assert_eq!(rig.gateway.counters().hand_overs_lost, 0);
@@ -196,10 +203,17 @@ async fn what_another_rung_must_not_go_on_with_is_finished_where_it_is() {
         with("\"tools\":[{}]"),
         with("\"response_format\":{\"type\":\"json_object\"}"),
         with("\"n\":2"),
+        with("\"logprobs\":true"),
         with("\"max_tokens\":1"),
+        // Nobody but the large one is to answer this.
+        ASKED.to_owned(),
     ] {
         let mut rig = rig().await;
-        let (words, body, had) = begun(&rig, &request).await;
+        let mut asked = rig.request("POST", CHAT, &request);
+        if request == ASKED {
+            asked.headers_mut().insert("x-tierkeeper-require", "large".parse().unwrap());
+        }
+        let (words, body, had) = begun_of(&rig, asked).await;
         rig.gateway.close("large");
         rig.gateway.hand_over("large", &rung("small"));
         assert!(matches!(rig.event().await, Event::HandOverFailed { .. }), "{request}");

@@ -159,7 +159,11 @@ impl Rig {
 
     /// Posts from a task of its own.
     pub fn post_aside(&self, target: &str, body: &str) -> tokio::task::JoinHandle<Response<Incoming>> {
-        let (client, request) = (self.client.clone(), self.request("POST", target, body));
+        self.send_aside(self.request("POST", target, body))
+    }
+
+    pub fn send_aside(&self, request: Request<Full<Bytes>>) -> tokio::task::JoinHandle<Response<Incoming>> {
+        let client = self.client.clone();
         tokio::spawn(async move { client.request(request).await.unwrap() })
     }
 

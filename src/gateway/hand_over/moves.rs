@@ -20,7 +20,6 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use super::dialect::Dialect;
 use super::kept::Proposal;
 use crate::gateway::body::Document;
-use crate::gateway::hold::Share;
 use crate::gateway::instance::{Admission, Inside, Instance};
 use crate::gateway::pass::Ask;
 use crate::gateway::reply::media_type;
@@ -46,7 +45,6 @@ const SLOTS: usize = 1;
 struct Stalled {
     running: Arc<Running>,
     proposal: Proposal,
-    _counted: Option<Share>,
 }
 
 /// The rung that goes on, as its server has it.
@@ -88,9 +86,9 @@ pub async fn hand_over(shared: Arc<Shared>, from: Arc<Instance>, to: Arc<Rung>) 
                 tries.spawn(async move { go_on_beside(&shared, &beside, &running, &proposal, slot).await });
             }
             (Some(_) | None, _) => {
-                running.stall();
+                running.stall(shared.stalled.take(1));
                 moved += 1;
-                stalled.push_back(Stalled { running, proposal, _counted: shared.stalled.take(1) });
+                stalled.push_back(Stalled { running, proposal });
             }
         }
     }

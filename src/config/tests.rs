@@ -465,7 +465,7 @@ fn a_webhook_has_its_events_and_secrets_and_what_is_wrong_with_them_is_told() {
     5 |     - { url: 'https://h.example/*', format: slack, events: [downgraded, load_faild] }
       |                                                                         ^^^^^^^^^^ no message is called so
       |
-      = expected: some of downgraded, resources_wanted, suggested, load_failed, came_up_on_cpu, memory_kept, asleep, contested, stalled, upgraded
+      = expected: some of downgraded, handed_over, resources_wanted, suggested, load_failed, came_up_on_cpu, memory_kept, asleep, contested, stalled, upgraded
       = help: write `load_failed`
 
     error: the address names no topic

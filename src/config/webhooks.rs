@@ -14,8 +14,9 @@ use super::settings::WebhookSettings;
 use crate::policy::yaml::nearest;
 
 /// Every kind of message, by the name that payloads and filters have for it. A test of `tell` holds it to the notices.
-pub const EVENTS: [&str; 10] = [
+pub const EVENTS: [&str; 11] = [
     "downgraded",
+    "handed_over",
     "resources_wanted",
     "suggested",
     "load_failed",

@@ -69,6 +69,7 @@ impl Controller {
             leaving,
             incoming,
             from,
+            handed_over: 0,
             unload_asked: false,
             runners_before: None,
             own_before: PoolAmounts::default(),

@@ -47,7 +47,13 @@ impl Controller {
     }
 
     /// All are on their way, and the last to leave says so; or some run on, and have the next deadline.
-    pub(super) fn handed_over(&mut self, now: Moment, rung: &str, left: u32) {
+    pub(super) fn handed_over(&mut self, now: Moment, rung: &str, moved: u32, left: u32) {
+        // That the last of them has left was perhaps told first, and it is being unloaded already.
+        if let Some(switch) =
+            self.switch.as_mut().filter(|switch| switch.leaving.as_ref().is_some_and(|it| it.name == rung))
+        {
+            switch.handed_over += moved;
+        }
         if left > 0 && self.awaits(Event::LeftOver, rung) {
             self.wait_on(now);
         }

@@ -134,7 +134,7 @@ impl Controller {
             (Kind::Up, Some(from)) => self.tell_of_more(Some(from.name.clone()), &to, switch.reason),
             (Kind::First, _) if was_asleep => self.tell_of_more(None, &to, switch.reason),
             (Kind::First | Kind::Down | Kind::Replace | Kind::Asked, Some(from)) => {
-                self.tell_if_less(now, from, &to, &switch.reason)
+                self.tell_if_less(now, (from, &to), switch.handed_over, &switch.reason)
             }
             (Kind::First | Kind::Down | Kind::Replace | Kind::Asked | Kind::Up, None) => {}
         }
@@ -147,18 +147,20 @@ impl Controller {
         self.commands.push_back(Command::Notify { notice, reason });
     }
 
-    fn tell_if_less(&mut self, now: Moment, from: &Rung, to: &Rung, reason: &Reason) {
+    fn tell_if_less(&mut self, now: Moment, (from, to): (&Rung, &Rung), replies: u32, reason: &Reason) {
         let (Some(before), Some(after)) = (self.index_of(from), self.index_of(to)) else { return };
         let wanted = matches!(reason, Reason::Pinned { .. });
         if after <= before || wanted {
             return;
         }
         let short = self.missing_for(now, before);
-        let notice = Notice::Downgraded {
-            from: from.name.clone(),
-            to: to.name.clone(),
-            missing: short.map(|short| short.missing).unwrap_or_default(),
-            pool: short.map_or(Pool::Ram, |short| short.pool),
+        let (from, to) = (from.name.clone(), to.name.clone());
+        let missing = short.map(|short| short.missing).unwrap_or_default();
+        let pool = short.map_or(Pool::Ram, |short| short.pool);
+        // Who was handed over is told of both in one.
+        let notice = match replies {
+            0 => Notice::Downgraded { from, to, missing, pool },
+            replies => Notice::HandedOver { from, to, replies, missing, pool },
         };
         self.commands.push_back(Command::Notify { notice, reason: reason.clone() });
     }

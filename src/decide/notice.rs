@@ -12,6 +12,8 @@ use crate::units::{Bytes, Span};
 pub enum Notice {
     /// A smaller model serves now.
     Downgraded { from: String, to: String, missing: Bytes, pool: Pool },
+    /// The same, and so many replies that were being given are gone on with by it.
+    HandedOver { from: String, to: String, replies: u32, missing: Bytes, pool: Pool },
     /// Nothing fits and nothing serves. `wanted` is the rung that would come back first.
     Asleep { wanted: String, missing: Bytes, pool: Pool },
     /// Not even the smallest rung fits properly: help is asked for. `wanted` is the rung that would come back first.
@@ -37,6 +39,7 @@ impl Notice {
     pub fn event(&self) -> &'static str {
         match self {
             Notice::Downgraded { .. } => "downgraded",
+            Notice::HandedOver { .. } => "handed_over",
             Notice::Asleep { .. } => "asleep",
             Notice::ResourcesWanted { .. } => "resources_wanted",
             Notice::Suggested { .. } => "suggested",
@@ -58,7 +61,7 @@ impl Notice {
             let (from, to, wanted, rung) = (name("large"), name("medium"), name("large"), name("large"));
             let (why, below_for) = (name("the server ended"), Span::hours(25));
             examples.extend([
-                Notice::Downgraded { from, to, missing, pool },
+                Notice::Downgraded { from: from.clone(), to: to.clone(), missing, pool },
                 Notice::ResourcesWanted { serving: serving.clone(), wanted: wanted.clone(), missing, pool },
                 Notice::Suggested { serving: serving.clone(), wanted, missing, pool, below_for },
                 Notice::LoadFailed { rung: rung.clone(), why, serving: serving.clone() },
@@ -67,6 +70,7 @@ impl Notice {
                 Notice::Asleep { wanted: name("small"), missing, pool },
                 Notice::Contested { rung, serving: serving.clone() },
                 Notice::Stalled { waiting: 2, waited: Span::seconds(95) },
+                Notice::HandedOver { from, to, replies: 2, missing, pool },
                 Notice::Upgraded { from: serving, to: name("large"), is_best: true },
             ]);
         }

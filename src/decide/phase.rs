@@ -95,6 +95,9 @@ pub struct Switch {
     pub incoming: Option<Arc<Rung>>,
     /// The rung that served before, for the notice.
     pub from: Option<Arc<Rung>>,
+    /// So many replies of the rung that goes are gone on with by the other.
+    #[serde(default)]
+    pub handed_over: u32,
     /// The server was told to unload; before that the machine is looked at once more.
     pub unload_asked: bool,
     /// How many processes the server had before the unload, where they can be seen.

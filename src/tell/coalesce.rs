@@ -33,7 +33,7 @@ impl Coalescer {
     /// Takes news in, and gives back what is to be told now.
     pub fn offer(&mut self, now: Moment, quiet: QuietUntil, news: News) -> Option<News> {
         self.ease(&news.notice);
-        let kind = self.kinds.entry(news.notice.event()).or_default();
+        let kind = self.kinds.entry(kind(&news.notice)).or_default();
         kind.waiting = match kind.waiting.take() {
             None => Some(news),
             Some(earlier) => merged(earlier.notice, news.notice.clone()).map(|notice| News { notice, ..news }),
@@ -82,11 +82,31 @@ impl Kind {
     }
 }
 
+/// A way down is one whether or not replies were handed over in it.
+fn kind(notice: &Notice) -> &'static str {
+    match notice {
+        Notice::HandedOver { .. } => "downgraded",
+        Notice::Downgraded { .. }
+        | Notice::Asleep { .. }
+        | Notice::ResourcesWanted { .. }
+        | Notice::Suggested { .. }
+        | Notice::LoadFailed { .. }
+        | Notice::CameUpOnCpu { .. }
+        | Notice::MemoryKept { .. }
+        | Notice::Contested { .. }
+        | Notice::Stalled { .. }
+        | Notice::Upgraded { .. } => notice.event(),
+    }
+}
+
 /// What is left of waiting news now that `to` serves again.
 fn eased(news: News, to: &str, is_best: bool) -> Option<News> {
     let notice = match news.notice.clone() {
-        Notice::Downgraded { from, .. } if is_best || from == to => return None,
-        Notice::Downgraded { from, missing, pool, .. } => Notice::Downgraded { from, to: to.to_owned(), missing, pool },
+        Notice::Downgraded { from, .. } | Notice::HandedOver { from, .. } if is_best || from == to => return None,
+        // What was handed over then is long finished.
+        Notice::Downgraded { from, missing, pool, .. } | Notice::HandedOver { from, missing, pool, .. } => {
+            Notice::Downgraded { from, to: to.to_owned(), missing, pool }
+        }
         Notice::Asleep { .. } | Notice::ResourcesWanted { .. } | Notice::Stalled { .. } => return None,
         Notice::Suggested { .. } if is_best => return None,
         Notice::LoadFailed { rung, .. } | Notice::CameUpOnCpu { rung, .. } if rung == to => return None,
@@ -106,6 +126,13 @@ fn merged(earlier: Notice, later: Notice) -> Option<Notice> {
         (Notice::Downgraded { from, .. }, Notice::Downgraded { to, missing, pool, .. }) => {
             (from != to).then_some(Notice::Downgraded { from, to, missing, pool })
         }
+        (
+            Notice::Downgraded { from, .. } | Notice::HandedOver { from, .. },
+            Notice::HandedOver { to, replies, missing, pool, .. },
+        ) => (from != to).then_some(Notice::HandedOver { from, to, replies, missing, pool }),
+        (Notice::HandedOver { from, replies, .. }, Notice::Downgraded { to, missing, pool, .. }) => {
+            (from != to).then_some(Notice::HandedOver { from, to, replies, missing, pool })
+        }
         (_, later) => Some(later),
     }
 }
@@ -118,7 +145,9 @@ fn same(one: &Notice, other: &Notice) -> bool {
 fn gist(notice: Notice) -> Notice {
     let missing = Bytes::ZERO;
     match notice {
-        Notice::Downgraded { from, to, pool, .. } => Notice::Downgraded { from, to, missing, pool },
+        Notice::Downgraded { from, to, pool, .. } | Notice::HandedOver { from, to, pool, .. } => {
+            Notice::Downgraded { from, to, missing, pool }
+        }
         Notice::ResourcesWanted { serving, wanted, pool, .. } => {
             Notice::ResourcesWanted { serving, wanted, missing, pool }
         }
@@ -199,6 +228,21 @@ mod tests {
     fn what_is_known_is_not_told_again_though_the_amounts_differ() {
         let offered = [(0, down("a", "b", 1)), (30, down("a", "b", 2)), (300, down("a", "b", 3))];
         assert_eq!(told(&offered, 600), [(0, down("a", "b", 1))]);
+    }
+
+    #[test]
+    fn a_way_down_is_told_once_whether_or_not_replies_were_handed_over_in_it() {
+        let handed = |from: &str, to: &str| {
+            let fields = serde_json::json!({ "event": "handed_over", "from": from, "to": to, "replies": 2, "pool": "ram",
+                "missing": Bytes::mib(1) });
+            serde_json::from_value::<Notice>(fields).unwrap()
+        };
+        let known = [(0, down("a", "b", 1)), (100, handed("a", "b"))];
+        assert_eq!(told(&known, 600), [(0, down("a", "b", 1))]);
+        let steps = [(0, handed("a", "b")), (5, down("b", "c", 1)), (9, handed("c", "d"))];
+        assert_eq!(told(&steps, 600), [(0, handed("a", "b")), (60, handed("b", "d"))]);
+        let over = [(0, handed("a", "b")), (5, handed("b", "c")), (20, up("bb", false))];
+        assert_eq!(told(&over, 600)[2], (60, down("b", "bb", 1)), "those replies are finished by then");
     }
 
     #[test]

@@ -129,9 +129,9 @@ fn room(notice: &Notice) -> Option<(Room, Withholding)> {
         programs: Vec::new(),
     };
     match notice {
-        Notice::Downgraded { from: wanted, missing, pool, .. } | Notice::Asleep { wanted, missing, pool } => {
-            Some((room(wanted, pool, missing), Withholding::Never))
-        }
+        Notice::Downgraded { from: wanted, missing, pool, .. }
+        | Notice::HandedOver { from: wanted, missing, pool, .. }
+        | Notice::Asleep { wanted, missing, pool } => Some((room(wanted, pool, missing), Withholding::Never)),
         Notice::ResourcesWanted { wanted, missing, pool, .. } | Notice::Suggested { wanted, missing, pool, .. } => {
             Some((room(wanted, pool, missing), Withholding::Allowed))
         }

@@ -96,6 +96,9 @@ struct Facts<'a> {
     /// What the model server said.
     #[serde(skip_serializing_if = "Option::is_none")]
     why: Option<String>,
+    /// How many replies another rung goes on with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replies: Option<u32>,
     /// How many requests wait.
     #[serde(skip_serializing_if = "Option::is_none")]
     waiting: Option<u32>,
@@ -213,6 +216,7 @@ pub fn severity(notice: &Notice) -> Severity {
     match notice {
         Notice::Suggested { .. } | Notice::Upgraded { .. } => Severity::Info,
         Notice::Downgraded { .. }
+        | Notice::HandedOver { .. }
         | Notice::ResourcesWanted { .. }
         | Notice::Contested { .. }
         | Notice::Stalled { .. } => Severity::Warning,
@@ -229,6 +233,14 @@ fn facts(notice: &Notice) -> Facts<'_> {
         Notice::Downgraded { from, to, missing, pool } => Facts {
             from: Some(from),
             to: Some(to),
+            missing_bytes: Some(*missing),
+            pool: written(pool),
+            ..Facts::default()
+        },
+        Notice::HandedOver { from, to, replies, missing, pool } => Facts {
+            from: Some(from),
+            to: Some(to),
+            replies: Some(*replies),
             missing_bytes: Some(*missing),
             pool: written(pool),
             ..Facts::default()

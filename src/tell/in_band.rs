@@ -19,7 +19,10 @@ impl InBand {
     /// Takes news in, with its words.
     pub fn hear(&mut self, notice: &Notice, text: &str) {
         match notice {
-            Notice::Downgraded { .. } | Notice::ResourcesWanted { .. } | Notice::CameUpOnCpu { .. } => {
+            Notice::Downgraded { .. }
+            | Notice::HandedOver { .. }
+            | Notice::ResourcesWanted { .. }
+            | Notice::CameUpOnCpu { .. } => {
                 *self = InBand { less: Some(text.into()), asleep: None };
             }
             Notice::Asleep { .. } => *self = InBand { less: None, asleep: Some(text.into()) },

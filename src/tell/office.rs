@@ -109,7 +109,9 @@ impl Office {
 
 impl Outlet {
     fn wants(&self, event: &str) -> bool {
-        let asked_for = |events: &Vec<String>| events.iter().any(|wanted| wanted == event);
+        // Where replies are handed over, that is how it is told that it went down.
+        let is_it = |wanted: &String| wanted == event || wanted == "downgraded" && event == "handed_over";
+        let asked_for = |events: &Vec<String>| events.iter().any(is_it);
         self.events.as_ref().is_none_or(asked_for) && !self.mailbox.is_closed()
     }
 }

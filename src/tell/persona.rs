@@ -305,7 +305,7 @@ mod tests {
     /// A small persona with this list of messages when it is downgraded, and this head.
     fn file(head: &str, downgraded: &str) -> String {
         format!(
-            "name: Test\n{head}messages:\n  downgraded:\n    say: [{downgraded}]\n    tip: \"{{{{ reason }}}}\"\n  resources_wanted: \
+            "name: Test\n{head}messages:\n  downgraded:\n    say: [{downgraded}]\n    tip: \"{{{{ reason }}}}\"\n  handed_over: {{ say: [j] }}\n  resources_wanted: \
              {{ say: [a] }}\n  suggested: {{ say: [b] }}\n  load_failed: {{ say: [c] }}\n  \
              came_up_on_cpu: {{ say: [d] }}\n  memory_kept: {{ say: [e] }}\n  asleep: {{ say: [f] }}\n  \
              contested: {{ say: [g] }}\n  stalled: {{ say: [h] }}\n  upgraded: {{ say: [i] }}\n"
@@ -470,7 +470,7 @@ mod tests {
         assert!(refused(&missing).contains("load_failed"), "{}", refused(&missing));
         let unknown = file("", "a") + "  delighted: { say: [d] }\n";
         assert!(
-            refused(&unknown).contains("delighted") && refused(&unknown).contains("p.yaml:15"),
+            refused(&unknown).contains("delighted") && refused(&unknown).contains("p.yaml:16"),
             "{}",
             refused(&unknown)
         );

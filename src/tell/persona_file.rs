@@ -44,6 +44,8 @@ pub struct PersonaFile {
 pub struct MessagesFile {
     /// A smaller model has taken over.
     pub downgraded: EventFile,
+    /// A smaller model has taken over, and goes on with replies that were being given.
+    pub handed_over: EventFile,
     /// There is too little room to work properly.
     pub resources_wanted: EventFile,
     /// It has been less than it could be for a day.
@@ -86,6 +88,7 @@ impl MessagesFile {
     pub fn of(&self, notice: &Notice) -> &EventFile {
         match notice {
             Notice::Downgraded { .. } => &self.downgraded,
+            Notice::HandedOver { .. } => &self.handed_over,
             Notice::ResourcesWanted { .. } => &self.resources_wanted,
             Notice::Suggested { .. } => &self.suggested,
             Notice::LoadFailed { .. } => &self.load_failed,
@@ -98,9 +101,10 @@ impl MessagesFile {
         }
     }
 
-    pub fn all(&self) -> [&EventFile; 10] {
+    pub fn all(&self) -> [&EventFile; 11] {
         [
             &self.downgraded,
+            &self.handed_over,
             &self.resources_wanted,
             &self.suggested,
             &self.load_failed,

@@ -88,7 +88,7 @@ mod tests {
     #[test]
     fn everything_that_can_be_said_is_shown_once_with_all_facts_and_once_with_the_fewest() {
         let text = "name: Test\nmood: sly\nknobs: { wit: 0.5 }\nmessages:\n  downgraded: { say: ['{{ to }} now', other], \
-            in_mood: { sly: ['{% if missing %}{{ missing }} {% endif %}gone'] }, tip: 'why: {{ from }}' }\n  \
+            in_mood: { sly: ['{% if missing %}{{ missing }} {% endif %}gone'] }, tip: 'why: {{ from }}' }\n  handed_over: { say: [j] }\n  \
             resources_wanted: { say: [a] }\n  suggested: { say: [b] }\n  load_failed: { say: [c] }\n  \
             came_up_on_cpu: { say: [d] }\n  memory_kept: { say: [e] }\n  asleep: { say: [f] }\n  \
             contested: { say: [g] }\n  stalled: { say: [h] }\n  upgraded: { say: [i] }\n";

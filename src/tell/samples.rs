@@ -44,7 +44,7 @@ fn lacking(missing: Bytes) -> Vec<Lack> {
 
 fn reason(notice: &Notice) -> Reason {
     match notice {
-        Notice::Downgraded { .. } => Reason::Use {
+        Notice::Downgraded { .. } | Notice::HandedOver { .. } => Reason::Use {
             pool: Pool::Ram,
             level: Level::Soft,
             used: Permille(840),

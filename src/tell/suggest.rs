@@ -44,6 +44,7 @@ pub fn suggest(news: &News) -> Option<Suggestion> {
 pub fn short_pool(notice: &Notice) -> Option<Pool> {
     let (missing, pool) = match notice {
         Notice::Downgraded { missing, pool, .. }
+        | Notice::HandedOver { missing, pool, .. }
         | Notice::ResourcesWanted { missing, pool, .. }
         | Notice::Suggested { missing, pool, .. }
         | Notice::Asleep { missing, pool, .. } => (*missing, *pool),

@@ -40,6 +40,14 @@ pub fn variables(news: &News, vocabulary: &Vocabulary) -> Variables {
             put("suggestion", &vocabulary.using_again(from));
             put_missing(&mut put, *missing, *pool, vocabulary);
         }
+        Notice::HandedOver { from, to, replies, missing, pool } => {
+            put("from", from);
+            put("to", to);
+            put("serving", to);
+            put("replies", &replies.to_string());
+            put("suggestion", &vocabulary.using_again(from));
+            put_missing(&mut put, *missing, *pool, vocabulary);
+        }
         Notice::ResourcesWanted { serving, wanted, missing, pool } => {
             put_serving(&mut put, serving.as_deref());
             put("wanted", wanted);
@@ -99,6 +107,9 @@ pub fn variables(news: &News, vocabulary: &Vocabulary) -> Variables {
 pub fn known(notice: &Notice) -> &'static [&'static str] {
     match notice {
         Notice::Downgraded { .. } => &["from", "to", "serving", "missing", "pool", "suggestion", "close", "enough_for"],
+        Notice::HandedOver { .. } => {
+            &["from", "to", "serving", "replies", "missing", "pool", "suggestion", "close", "enough_for"]
+        }
         Notice::ResourcesWanted { .. } => {
             &["serving", "wanted", "missing", "pool", "suggestion", "close", "enough_for"]
         }

@@ -31,6 +31,8 @@ fn at_the_deadline_the_rung_that_is_to_come_goes_on_with_the_replies() {
     assert!(hand_overs(&rig).is_empty(), "they have their time first");
     rig.run(Span::seconds(15));
     assert_eq!(hand_overs(&rig), [("large", "medium")]);
+    let [(Notice::HandedOver { from, to, replies: 2, .. }, _)] = &rig.told[..] else { panic!("{:?}", rig.told) };
+    assert_eq!((from.as_str(), to.as_str()), ("large", "medium"), "it is told once, and of both");
     assert_eq!(rig.loaded.iter().collect::<Vec<_>>(), ["medium:1b"]);
     assert_eq!((rig.serving().as_deref(), rig.controller.status().phase), (Some("medium"), Phase::Steady));
 }

@@ -35,8 +35,8 @@ fn as_ntfy(_: usize, _: &HeaderMap, body: &Value) -> Response {
 fn each_kind() -> Vec<Notice> {
     let mut examples = Notice::examples();
     examples.truncate(EVENTS.len());
-    // That is told only to whoever wants it.
-    examples.retain(|notice| !matches!(notice, Notice::Upgraded { .. }));
+    // The one is told only to whoever wants it, and who knows that it went down is not told so again.
+    examples.retain(|notice| !matches!(notice, Notice::Upgraded { .. } | Notice::HandedOver { .. }));
     examples
 }
 
@@ -157,6 +157,18 @@ async fn each_webhook_gets_what_it_asks_for() {
     let got = [some.next().await.body["event"].clone(), some.next().await.body["event"].clone()];
     assert_eq!(got, [json!("suggested"), json!("load_failed")]);
     assert!(some.requests.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn whoever_asks_for_ways_down_hears_of_one_in_which_replies_were_handed_over() {
+    let mut receiver = Receiving::always(StatusCode::OK).await;
+    let events = Some(vec!["downgraded".to_owned()]);
+    let webhooks = vec![WebhookConfig { events, ..receiver.webhook(WebhookFormat::Generic) }];
+    let teller = Teller::new(&TellConfig { webhooks, ..TellConfig::default() }, Persona::plain()).unwrap();
+    let is_it = |notice: &Notice| matches!(notice, Notice::HandedOver { .. });
+    teller.notify(News::of(Notice::examples().into_iter().find(is_it).unwrap(), Reason::Stopping));
+    let body = receiver.next().await.body;
+    assert_eq!((&body["event"], &body["facts"]["replies"]), (&json!("handed_over"), &json!(2)));
 }
 
 #[tokio::test]

@@ -57,10 +57,11 @@ pub enum Next {
     Impossible,
 }
 
+use Next::{Impossible, Stays, To};
+
 impl Phase {
     /// The whole table.
     pub fn after(self, event: Event) -> Next {
-        use Next::{Impossible, Stays, To};
         use Phase::{
             Asleep, Checking, Draining, HandingOver, Loading, Reconciling, Starting, Steady, Unloading, Verifying,
         };

@@ -34,18 +34,12 @@ pub fn variables(news: &News, vocabulary: &Vocabulary) -> Variables {
     };
     match notice {
         Notice::Downgraded { from, to, missing, pool } => {
-            put("from", from);
-            put("to", to);
-            put("serving", to);
-            put("suggestion", &vocabulary.using_again(from));
+            put_way_down(&mut put, from, to, vocabulary);
             put_missing(&mut put, *missing, *pool, vocabulary);
         }
         Notice::HandedOver { from, to, replies, missing, pool } => {
-            put("from", from);
-            put("to", to);
-            put("serving", to);
+            put_way_down(&mut put, from, to, vocabulary);
             put("replies", &replies.to_string());
-            put("suggestion", &vocabulary.using_again(from));
             put_missing(&mut put, *missing, *pool, vocabulary);
         }
         Notice::ResourcesWanted { serving, wanted, missing, pool } => {
@@ -123,6 +117,13 @@ pub fn known(notice: &Notice) -> &'static [&'static str] {
         Notice::Upgraded { .. } => &["from", "to"],
         Notice::MemoryKept { .. } => &["from", "serving", "missing", "pool"],
     }
+}
+
+fn put_way_down(put: &mut impl FnMut(&'static str, &str), from: &str, to: &str, vocabulary: &Vocabulary) {
+    put("from", from);
+    put("to", to);
+    put("serving", to);
+    put("suggestion", &vocabulary.using_again(from));
 }
 
 fn put_serving(put: &mut impl FnMut(&'static str, &str), serving: Option<&str>) {

@@ -122,7 +122,11 @@ impl Rig {
             match self.event().await {
                 Event::Drained { rung, .. } => drained |= rung == "large",
                 Event::HandedOver { rung, moved, left } if rung == "large" => outcome = Some((moved, left)),
-                other => panic!("{other:?}"),
+                other @ (Event::Wanted
+                | Event::Replied { .. }
+                | Event::HandedOver { .. }
+                | Event::HandOverFailed { .. }
+                | Event::UpstreamFailed { .. }) => panic!("{other:?}"),
             }
         }
         outcome.unwrap()

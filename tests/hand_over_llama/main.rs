@@ -36,7 +36,7 @@ async fn is_of_both(rig: &Rig, form: Form, request: &Value, whole: &Whole) -> St
         false => vec![told.collect::<String>()],
     };
     for sent in seams.iter().filter(|sent| !sent.is_empty()) {
-        assert!(first.starts_with(sent.as_str()), "what was sent is not what the large one says: {sent}");
+        assert!(first.starts_with(sent.as_str()), "what was sent is not what the large one says: {sent}\nbut: {first}");
         let rest = request[form.limit].as_u64().unwrap() - words_of(form, whole, sent);
         let second = Reply::alone(rig, form, &form.from(request, sent, rest), "small").await;
         let repeats = form.path == CHAT.path;

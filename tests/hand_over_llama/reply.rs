@@ -75,15 +75,19 @@ pub struct Reply {
     pub records: Vec<Value>,
     /// How much of the text was read.
     read: usize,
+    /// The beginning of a character whose rest is still to come.
+    begun: Vec<u8>,
 }
 
 impl Reply {
     pub async fn begin(rig: &Rig, form: Form, request: &Value) -> Self {
+        rig.idle("large").await;
         Self::from(rig, form, &format!("http://{}{}", rig.address, form.path), request).await
     }
 
     /// What a model says by itself, as its server streams it.
     pub async fn alone(rig: &Rig, form: Form, request: &Value, model: &str) -> String {
+        rig.idle(model).await;
         let mut request = request.clone();
         request["model"] = json!(model);
         let url = format!("{}{}?autoload=false", rig.url, form.path);
@@ -95,13 +99,23 @@ impl Reply {
     async fn from(rig: &Rig, form: Form, url: &str, request: &Value) -> Self {
         let answer = rig.client.post(url).json(request).send().await.unwrap();
         assert_eq!(answer.status(), 200);
-        Reply { form, body: Box::pin(answer.bytes_stream()), text: String::new(), records: Vec::new(), read: 0 }
+        let body = Box::pin(answer.bytes_stream());
+        Reply { form, body, text: String::new(), records: Vec::new(), read: 0, begun: Vec::new() }
     }
 
     /// False at the end.
     pub async fn more(&mut self) -> bool {
         let Some(piece) = timeout(SOON, self.body.next()).await.expect("it goes on") else { return false };
-        self.text.push_str(std::str::from_utf8(&piece.unwrap()).unwrap());
+        self.begun.extend(piece.unwrap());
+        let whole = match std::str::from_utf8(&self.begun) {
+            Ok(_) => self.begun.len(),
+            Err(error) => {
+                assert_eq!(error.error_len(), None, "this is no UTF-8: {:?}", self.begun);
+                error.valid_up_to()
+            }
+        };
+        let rest = self.begun.split_off(whole);
+        self.text.push_str(&String::from_utf8(std::mem::replace(&mut self.begun, rest)).unwrap());
         while let Some(end) = self.text[self.read..].find("\n\n") {
             let line = &self.text[self.read..self.read + end];
             self.records.extend(line.strip_prefix("data: ").and_then(|record| serde_json::from_str(record).ok()));

@@ -97,6 +97,23 @@ impl Rig {
         timeout(SOON, self.driver.unload(&rung(name))).await.unwrap().unwrap();
     }
 
+    /// Until a model works on nothing: the server computes replies of which it knows nobody reads any more for a little
+    /// while, and what it computes in one go has other roundings, which temperature 0 may show.
+    pub async fn idle(&self, model: &str) {
+        let url = format!("{}/slots?model={model}&autoload=false", self.url);
+        timeout(SOON, async {
+            loop {
+                let slots: Value = self.client.get(&url).send().await.unwrap().json().await.unwrap();
+                if slots.as_array().unwrap().iter().all(|slot| slot["is_processing"] == false) {
+                    break;
+                }
+                sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await
+        .expect("it still works on something");
+    }
+
     /// What a model says by itself.
     pub async fn direct(&self, path: &str, request: &Value, model: &str) -> Value {
         let mut request = request.clone();

@@ -32,6 +32,10 @@ ladder:
   - { name: small, model: b }
 reserve: { memory: 32MiB }
 upgrade: { stable: 3s, margin: 1%, idle: 1s }
+pressure:
+  soft: { use: 80%, drain: 1s }
+  hard: { use: 90%, drain: 1s }
+  emergency: { use: 97%, drain: 1s }
 ";
 
 /// What came, and whether its end did.
@@ -51,6 +55,11 @@ struct Rig {
 
 impl Rig {
     fn start() -> Self {
+        Rig::holding(2)
+    }
+
+    /// With a server that holds so many models at once.
+    fn holding(models: u32) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         std::fs::create_dir(at("models")).unwrap();
@@ -58,7 +67,7 @@ impl Rig {
             models::write(&at("models").join(format!("{name}.gguf")), &models::Shape { seed, ..TINY }).unwrap();
         }
         std::fs::write(at("policy.yaml"), POLICY).unwrap();
-        let server = Llama::start(&arguments(&folder).iter().map(String::as_str).collect::<Vec<_>>());
+        let server = Llama::start(&arguments(&folder, models).iter().map(String::as_str).collect::<Vec<_>>());
         let (admin, gateway) = (format!("127.0.0.1:{}", free_port()), format!("127.0.0.1:{}", free_port()));
         let mut command = program(&folder);
         command.args(["run", "--server", &server.url(), "--admin-listen", &admin]);
@@ -143,6 +152,21 @@ impl Rig {
         self.until("nothing is in flight", |status| status["in_flight"] == 0);
     }
 
+    /// One whole reply, begun by one model and ended by the other.
+    fn was_handed_over(&self, asked: JoinHandle<Reply>) {
+        let Reply { text, ended } = asked.join().unwrap();
+        let records = text.split("\n\n").filter_map(|record| record.strip_prefix("data: "));
+        let records: Vec<Value> = records.filter_map(|record| serde_json::from_str(record).ok()).collect();
+        let models: Vec<_> = records.chunk_by(|one, other| one["model"] == other["model"]).collect();
+        let [first, second] = &models[..] else { panic!("two models said it: {}", models.len()) };
+        assert_eq!((&first[0]["model"], &second[0]["model"]), (&json!("a"), &json!("b")));
+        assert!(records.iter().all(|record| record["id"] == records[0]["id"]), "it is one reply");
+        let finishes = |record: &&Value| !record["choices"][0]["finish_reason"].is_null();
+        assert_eq!(records.iter().filter(finishes).count(), 1);
+        assert_eq!(records.last().unwrap()["timings"]["predicted_n"], LONG, "it is as long as was asked for");
+        assert!(ended && text.ends_with("data: [DONE]\n\n"));
+    }
+
     fn answers(&self) {
         let Reply { text, ended } = self.ask(8).join().unwrap();
         assert!(ended && text.contains("\"finish_reason\":\"length\"") && text.contains("[DONE]"), "{text}");
@@ -156,9 +180,9 @@ impl Drop for Rig {
     }
 }
 
-fn arguments(folder: &TempDir) -> [String; 8] {
-    let models = folder.path().join("models");
-    ["-c", CONTEXT, "--cache-ram", "64", "--models-max", "2", "--models-dir", models.to_str().unwrap()]
+fn arguments(folder: &TempDir, held: u32) -> [String; 8] {
+    let (models, held) = (folder.path().join("models"), held.to_string());
+    ["-c", CONTEXT, "--cache-ram", "64", "--models-max", &held, "--models-dir", models.to_str().unwrap()]
         .map(str::to_owned)
 }
 
@@ -217,7 +241,24 @@ fn a_server_that_is_killed_under_its_reply_is_waited_for_and_taken_over() {
     rig.server.stop();
     rig.broke_off(asked);
     rig.until("the server is down", |status| status["rung"].is_null());
-    rig.server.process = llama::command(rig.server.port).args(arguments(&rig.folder)).spawn().unwrap();
+    rig.server.process = llama::command(rig.server.port).args(arguments(&rig.folder, 2)).spawn().unwrap();
     rig.until_serves("large");
     rig.answers();
+}
+
+#[test]
+#[ignore = "needs the real llama-server: tests/run"]
+fn a_reply_that_outlasts_its_deadline_is_gone_on_with_by_the_smaller_model() {
+    // Where the server holds one model only, the large one goes first, and the reply stalls.
+    for models in [2, 1] {
+        let rig = Rig::holding(models);
+        rig.until_serves("large");
+        let asked = rig.ask(LONG);
+        assert_eq!(rig.done(&["pin", "small"]).code(), Some(0));
+        rig.was_handed_over(asked);
+        rig.until_serves("small");
+        let status = rig.until("nothing is in flight", |status| status["in_flight"] == 0);
+        assert_eq!(rig.children().len(), 1);
+        assert_eq!(status["counters"]["handed_over"], 1);
+    }
 }

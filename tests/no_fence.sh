@@ -43,4 +43,4 @@ target=$PWD/target
 cargo build --quiet --manifest-path "$copy/Cargo.toml" --target-dir "$target" --bin tierkeeper-no-fence
 
 TIERKEEPER_BIN=$target/debug/tierkeeper-no-fence \
-    cargo test --quiet --test pressure -- --expect-losses --cycles 2 "$@"
+    cargo test --quiet --test torture -- --expect-losses --cycles 2 --switches 0 "$@"

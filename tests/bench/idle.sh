@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 server=${1:-$(find target/llama-server -name llama-server -type f 2>/dev/null | head -n 1)}
-model=target/models/weights-small.gguf
+model=target/torture/pressure/models/weights-small.gguf
 [ -e "$model" ] || { echo "no model: run tests/run once, which makes $model" >&2 && exit 69; }
 [ -x "$server" ] || { echo "no llama-server: give its path, or run tests/run once, which fetches one" >&2 && exit 69; }
 seconds=60

@@ -1,4 +1,4 @@
-//! Client: it asks the alias again and again without a pause -> every reply judged, and what a user would have felt.
+//! Client: it asks the alias again and again without a pause -> every reply judged, and each time without text.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,17 +9,30 @@ use http_body_util::BodyExt;
 use serde_json::json;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::bench::Course;
 use super::http::{Http, causes, client, post};
-use super::judge::{Ask, Good, Got, Kind, Loss, Rungs, judge};
+use super::judge::{Api, Ask, Good, Got, Kind, Loss, Rungs, judge};
 
 /// A reply that takes longer than this has hung. The longest honest wait is one for a large model on a slow disk.
 const REPLY_MAX: Duration = Duration::from_secs(300);
 /// A server that refuses is not asked a thousand times a second.
 const AFTER_LOSS: Duration = Duration::from_millis(500);
-const TOKENS: [u64; 3] = [12, 40, 90];
 /// Of the first client's requests each so many-th is not streamed.
 const WHOLE_EACH: u64 = 4;
+/// Of those that leave, each so many-th request is not waited for to its end.
+const LEFT_EACH: u64 = 11;
 const EVIDENCE_MAX: usize = 12;
+/// Shorter times without text are not felt.
+const GAP_MIN: Duration = Duration::from_millis(5);
+
+/// A time in which a client waited for text.
+#[derive(Clone, Copy, Debug)]
+pub struct Gap {
+    pub from: Instant,
+    pub to: Instant,
+    /// One model spoke before it, and another after it.
+    pub is_seam: bool,
+}
 
 /// What all clients have seen so far.
 #[derive(Default)]
@@ -38,6 +51,10 @@ pub struct Tally {
     pub gap_max: Duration,
     /// In which no client got any text, the longest.
     pub silence_max: Duration,
+    pub gaps: Vec<Gap>,
+    pub handed_over: u64,
+    /// Their clients did not wait for the end.
+    pub left: u64,
     last_text: Option<Instant>,
     ids: BTreeSet<String>,
 }
@@ -46,6 +63,7 @@ pub struct Tally {
 #[derive(Clone)]
 pub struct Clients {
     url: String,
+    course: Course,
     rungs: Arc<Rungs>,
     tally: Arc<Mutex<Tally>>,
     over: Arc<AtomicBool>,
@@ -79,6 +97,7 @@ impl Tally {
                 self.replies += 1;
                 self.whole += u64::from(!ask.streamed);
                 self.tokens += good.tokens;
+                self.handed_over += good.handed_over;
                 *self.by_model.entry(good.model).or_default() += 1;
             }
             Err(loss) => self.lose(loss.kind, format!("{}: {}", ask.tag, loss.why)),
@@ -94,8 +113,8 @@ impl Tally {
 }
 
 impl Clients {
-    pub fn new(url: String, rungs: Rungs) -> Self {
-        Clients { url, rungs: Arc::new(rungs), tally: Arc::default(), over: Arc::default() }
+    pub fn new(url: String, course: Course, rungs: Rungs) -> Self {
+        Clients { url, course, rungs: Arc::new(rungs), tally: Arc::default(), over: Arc::default() }
     }
 
     pub fn tally(&self) -> MutexGuard<'_, Tally> {
@@ -107,9 +126,9 @@ impl Clients {
         self.tally().by_model.get(model).copied().unwrap_or_default()
     }
 
-    /// Starts so many clients; each ends with its current reply once `end` was called.
-    pub fn start(&self, count: u64) -> Vec<tokio::task::JoinHandle<()>> {
-        (0..count).map(|client| tokio::spawn(self.clone().run(client))).collect()
+    /// Starts a client, which ends with its current reply once `end` was called.
+    pub fn start(&self, number: u64) -> tokio::task::JoinHandle<()> {
+        tokio::spawn(self.clone().run(number))
     }
 
     pub fn end(&self) {
@@ -122,12 +141,15 @@ impl Clients {
             if self.over.load(Ordering::Acquire) {
                 return;
             }
-            let ask = Ask {
-                tag: format!("client{number}-{turn:05}"),
-                tokens: TOKENS[((turn + number) % 3) as usize],
-                streamed: number > 0 || turn % WHOLE_EACH != WHOLE_EACH - 1,
-            };
+            let ask = self.next(number, turn);
             self.tally().asked += 1;
+            if self.course != Course::Pressure && (turn * 7 + number) % LEFT_EACH == LEFT_EACH - 1 {
+                let patience = Duration::from_millis(40 * (turn % 40));
+                if timeout(patience, self.read(&http, &ask, &mut Got::default())).await.is_err() {
+                    self.tally().left += 1;
+                    continue;
+                }
+            }
             let got = self.reply(&http, &ask).await;
             let judged = judge(&ask, &got, &self.rungs);
             let is_lost = judged.is_err();
@@ -135,6 +157,21 @@ impl Clients {
             if is_lost {
                 sleep(AFTER_LOSS).await;
             }
+        }
+    }
+
+    /// What this client asks then. Where switches are forced there are long replies too, which outlive their deadline.
+    fn next(&self, number: u64, turn: u64) -> Ask {
+        let (tokens, apis) = match self.course {
+            Course::Pressure => ([12, 40, 90], [Api::Chat, Api::Chat]),
+            Course::Forced { .. } => ([12, 90, 600], [Api::Chat, Api::Text]),
+        };
+        Ask {
+            api: apis[((turn + number) / 3 % 2) as usize],
+            tag: format!("client{number}-{turn:05}"),
+            tokens: tokens[((turn + number) % 3) as usize],
+            streamed: number > 0 || turn % WHOLE_EACH != WHOLE_EACH - 1,
+            may_be_handed_over: self.course != Course::Pressure,
         }
     }
 
@@ -151,15 +188,21 @@ impl Clients {
     async fn read(&self, http: &Http, ask: &Ask, got: &mut Got) -> Result<(), String> {
         let prompt = format!("{} tell me what you see from where you are", ask.tag);
         let mut body = json!({
-            "model": "mai", "max_tokens": ask.tokens, "temperature": 1, "stream": ask.streamed,
-            "messages": [{ "role": "user", "content": prompt }],
+            "model": "mai", "max_tokens": ask.tokens, "temperature": 1, "ignore_eos": true, "stream": ask.streamed,
         });
+        match ask.api {
+            Api::Chat => body["messages"] = json!([{ "role": "user", "content": prompt }]),
+            Api::Text => body["prompt"] = json!(prompt),
+        }
         if ask.streamed {
             body["stream_options"] = json!({ "include_usage": true });
         }
         let asked_at = Instant::now();
-        let mut text_at = None;
-        let answer = http.request(post(&self.url, &body)?).await.map_err(|error| causes(&error))?;
+        let (mut last, mut model) = (None, None);
+        let answer = http
+            .request(post(&format!("{}{}", self.url, ask.api.path()), &body)?)
+            .await
+            .map_err(|error| causes(&error))?;
         got.status = answer.status().as_u16();
         got.rung = answer.headers().get("x-tierkeeper-rung").and_then(|rung| rung.to_str().ok()).map(str::to_owned);
         let mut body = answer.into_body();
@@ -167,18 +210,25 @@ impl Clients {
             let frame = frame.map_err(|error| causes(&error))?;
             let Some(data) = frame.data_ref() else { continue };
             got.body.extend_from_slice(data);
-            if ask.streamed && got.status == 200 && has_text(data) {
-                self.felt(asked_at, text_at.replace(Instant::now()));
+            if ask.streamed && got.status == 200 && has_text(ask.api, data) {
+                let speaks = last_model(data).map(<[u8]>::to_vec);
+                let is_seam = model.is_some() && model != speaks;
+                model = speaks;
+                self.felt(asked_at, last.replace(Instant::now()), is_seam);
             }
         }
         Ok(())
     }
 
     /// A piece of text has come.
-    fn felt(&self, asked_at: Instant, before: Option<Instant>) {
+    fn felt(&self, asked_at: Instant, before: Option<Instant>, is_seam: bool) {
         let now = Instant::now();
         let mut tally = self.tally();
         tally.text_came(now);
+        let gap = Gap { from: before.unwrap_or(asked_at), to: now, is_seam };
+        if is_seam || gap.to - gap.from >= GAP_MIN {
+            tally.gaps.push(gap);
+        }
         match before {
             None => tally.first_token_max = tally.first_token_max.max(now - asked_at),
             Some(before) => tally.gap_max = tally.gap_max.max(now - before),
@@ -187,7 +237,17 @@ impl Clients {
 }
 
 /// Whether a part of a stream has text in it; comments, and frames that say who speaks, have none.
-fn has_text(data: &[u8]) -> bool {
-    let mark = b"\"content\":\"";
+fn has_text(api: Api, data: &[u8]) -> bool {
+    let mark: &[u8] = match api {
+        Api::Chat => b"\"content\":\"",
+        Api::Text => b"\"text\":\"",
+    };
     data.windows(mark.len() + 1).any(|window| window.starts_with(mark) && !window.ends_with(b"\""))
+}
+
+/// The model that the last frame of this part names.
+fn last_model(data: &[u8]) -> Option<&[u8]> {
+    let mark = b"\"model\":\"";
+    let from = data.windows(mark.len()).rposition(|window| window == mark)? + mark.len();
+    data[from..].split(|byte| *byte == b'"').next()
 }

@@ -72,6 +72,10 @@ pub struct Setting {
     pub port: u16,
     pub record: String,
     pub server_log: String,
+    /// How many models the server holds at once.
+    pub held: String,
+    /// In tokens.
+    pub context: String,
 }
 
 struct Recorder {
@@ -116,7 +120,16 @@ fn start_server(setting: &Setting, port: u16) -> Result<Child, String> {
     let libraries = std::path::Path::new(&setting.server).parent().unwrap_or(std::path::Path::new("."));
     Command::new("nice")
         .args(["-n", "5", &setting.server, "--host", "127.0.0.1", "--port", &port.to_string()])
-        .args(["--models-dir", &setting.models, "--models-max", "2", "--ctx-size", "2048", "--threads", "2"])
+        .args([
+            "--models-dir",
+            &setting.models,
+            "--models-max",
+            &setting.held,
+            "--ctx-size",
+            &setting.context,
+            "--threads",
+            "2",
+        ])
         // A CPU with AMX would have each weight twice, and the hogs are cut for what the files take.
         .args(["--cache-ram", "0", "--no-webui", "--no-repack"])
         .env("LD_LIBRARY_PATH", libraries)

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::client::Tally;
 use super::cycles::Outcome;
+use super::forced::{Forced, felt};
 use super::judge::{KINDS, Kind};
 use super::recorder::Event;
 
@@ -40,17 +41,12 @@ impl Out {
     }
 }
 
-/// Reads the record, and adds to the losses what only it can see: a prompt that was answered twice.
-pub fn witness(events: &[Event], tally: &mut Tally) -> Witness {
+/// What the record says of loads and unloads.
+pub fn witness(events: &[Event]) -> Witness {
     let mut witness = Witness::default();
-    let mut answers: BTreeMap<&str, u64> = BTreeMap::new();
     for event in events {
         match event {
-            Event::Asked { .. } => {}
-            Event::Ended { tag, whole, .. } if tag.starts_with("client") => {
-                *answers.entry(tag).or_default() += u64::from(*whole);
-            }
-            Event::Ended { .. } => {}
+            Event::Asked { .. } | Event::Ended { .. } => {}
             Event::Load { .. } => witness.loads += 1,
             Event::Unload { model, in_flight, at_ms } => {
                 witness.unloads += 1;
@@ -60,10 +56,55 @@ pub fn witness(events: &[Event], tally: &mut Tally) -> Witness {
             }
         }
     }
+    witness
+}
+
+/// Adds to the losses what only the record can tell, where nothing is handed over: a prompt that was answered twice.
+pub fn answered_once(events: &[Event], tally: &mut Tally) {
+    let mut answers: BTreeMap<&str, u64> = BTreeMap::new();
+    for event in events {
+        if let Event::Ended { tag, whole: true, .. } = event
+            && tag.starts_with("client")
+        {
+            *answers.entry(tag).or_default() += 1;
+        }
+    }
     for (tag, count) in answers.into_iter().filter(|(_, count)| *count > 1) {
         tally.lose(Kind::Doubled, format!("{tag}: the server has answered it {count} times"));
     }
-    witness
+}
+
+/// What is known after forced switches.
+pub fn forced(out: &Out, way: &str, forced: &Forced, tally: &Tally, witness: &Witness) {
+    let ms = |duration: Duration| format!("{:>6} ms", duration.as_millis());
+    let rows = [
+        ("switches", forced.switches.len().to_string()),
+        ("replies", format!("{} of {} asked, {} left early", tally.replies, tally.asked, tally.left)),
+        ("  of these handed over", tally.handed_over.to_string()),
+        ("  of these unstreamed", tally.whole.to_string()),
+        ("tokens", tally.tokens.to_string()),
+        ("loads, unloads asked of the server", format!("{}, {}", witness.loads, witness.unloads)),
+        ("unloads with a reply in flight", witness.early.len().to_string()),
+    ];
+    out.line("");
+    for (name, value) in rows {
+        out.line(&format!("{name:<42} {value}"));
+    }
+    let felt = felt(&forced.switches, &tally.gaps);
+    for (name, spread) in [way, "hand-over", "no switch"].into_iter().zip(felt) {
+        let name = format!("longest time without text: {name}");
+        match spread {
+            Some(found) => out.line(&format!(
+                "{name:<48} p50 {}  p99 {}  max {}  of {}",
+                ms(found.p50),
+                ms(found.p99),
+                ms(found.max),
+                found.count
+            )),
+            None => out.line(&format!("{name:<48} none")),
+        }
+    }
+    losses(out, tally, &forced.failures, witness);
 }
 
 pub fn table(out: &Out, wanted: u64, outcome: &Outcome, tally: &Tally, witness: &Witness) {
@@ -86,11 +127,15 @@ pub fn table(out: &Out, wanted: u64, outcome: &Outcome, tally: &Tally, witness: 
     for (name, value) in rows {
         out.line(&format!("{name:<42} {value}"));
     }
+    losses(out, tally, &outcome.failures, witness);
+}
+
+fn losses(out: &Out, tally: &Tally, failures: &[String], witness: &Witness) {
     for kind in KINDS {
         out.line(&format!("lost: {:<36} {}", kind.to_string(), tally.lost.get(&kind).copied().unwrap_or_default()));
     }
     // What the cycles have not said already, then the failures once more, together.
-    for line in tally.evidence.iter().chain(&outcome.failures) {
+    for line in tally.evidence.iter().chain(failures) {
         out.line(&format!("! {line}"));
     }
     for line in witness.early.iter().take(12) {

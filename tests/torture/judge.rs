@@ -1,20 +1,50 @@
 //! Judge: what was asked and every byte that came -> a good reply, or how it was lost.
 //!
 //! A reply is good when it is whole, once, and from the model that the gateway says it is from: the tokens that were
-//! asked for, one id, one model, one end, and nothing after the end. Everything else is a loss of one of five kinds.
+//! asked for, one id, one model (and those that went on with it, where that is allowed), one end, and nothing after the
+//! end. Everything else is a loss of one of five kinds.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde_json::{Value, json};
 
+/// A form in which replies are asked for and given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Api {
+    Chat,
+    Text,
+}
+
+impl Api {
+    pub fn path(self) -> &'static str {
+        match self {
+            Api::Chat => "/v1/chat/completions",
+            Api::Text => "/v1/completions",
+        }
+    }
+
+    /// Where a part of a reply has its text.
+    fn text_of(self, frame: &Value) -> &str {
+        let choice = &frame["choices"][0];
+        let text = match self {
+            Api::Chat => choice["delta"]["content"].as_str().or(choice["message"]["content"].as_str()),
+            Api::Text => choice["text"].as_str(),
+        };
+        text.unwrap_or_default()
+    }
+}
+
 /// What a client asked for.
 #[derive(Clone, Debug)]
 pub struct Ask {
+    pub api: Api,
     /// Unique among all requests; the first word of the prompt, so that it is found again on the server's side.
     pub tag: String,
     pub tokens: u64,
     pub streamed: bool,
+    /// Whether a smaller model may go on with it.
+    pub may_be_handed_over: bool,
 }
 
 /// What came back.
@@ -32,7 +62,10 @@ pub struct Got {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Good {
     pub id: String,
+    /// The one that ended it.
     pub model: String,
+    /// How often another model went on with it.
+    pub handed_over: u64,
     pub tokens: u64,
 }
 
@@ -65,7 +98,8 @@ pub type Rungs = BTreeMap<String, String>;
 #[derive(Default)]
 struct Seen {
     ids: BTreeSet<String>,
-    models: BTreeSet<String>,
+    /// One after the other.
+    models: Vec<String>,
     ends: Vec<String>,
     /// Frames with text in them; one a token.
     pieces: u64,
@@ -104,7 +138,11 @@ pub fn judge(ask: &Ask, got: &Got, rungs: &Rungs) -> Result<Good, Loss> {
         return lost(Kind::Refused, format!("status {}: {}", got.status, tail()));
     }
     let mut seen = Seen::default();
-    let read = if ask.streamed { read_stream(&got.body, &mut seen) } else { read_whole(&got.body, &mut seen) };
+    let read = if ask.streamed {
+        read_stream(ask.api, &got.body, &mut seen)
+    } else {
+        read_whole(ask.api, &got.body, &mut seen)
+    };
     if let Some(broken) = &got.broken {
         return lost(Kind::Cut, format!("{broken}, after: {}", tail()));
     }
@@ -113,7 +151,7 @@ pub fn judge(ask: &Ask, got: &Got, rungs: &Rungs) -> Result<Good, Loss> {
         .map_err(|loss| Loss { why: format!("{}: {}", loss.why, tail()), ..loss })
 }
 
-fn read_stream(body: &[u8], seen: &mut Seen) -> Result<(), Loss> {
+fn read_stream(api: Api, body: &[u8], seen: &mut Seen) -> Result<(), Loss> {
     let Ok(text) = std::str::from_utf8(body) else { return lost(Kind::Malformed, "it is no UTF-8") };
     for line in text.lines() {
         if line.is_empty() {
@@ -130,7 +168,7 @@ fn read_stream(body: &[u8], seen: &mut Seen) -> Result<(), Loss> {
             let Ok(frame) = serde_json::from_str(data) else {
                 return lost(Kind::Malformed, format!("no JSON: `{data}`"));
             };
-            seen.frame(&frame, "delta")?;
+            seen.frame(api, &frame)?;
         } else if line.starts_with("proxy error") {
             return lost(Kind::Cut, line);
         } else {
@@ -140,9 +178,9 @@ fn read_stream(body: &[u8], seen: &mut Seen) -> Result<(), Loss> {
     Ok(())
 }
 
-fn read_whole(body: &[u8], seen: &mut Seen) -> Result<(), Loss> {
+fn read_whole(api: Api, body: &[u8], seen: &mut Seen) -> Result<(), Loss> {
     match serde_json::from_slice(body) {
-        Ok(answer) => seen.frame(&answer, "message")?,
+        Ok(answer) => seen.frame(api, &answer)?,
         Err(error) => return lost(Kind::Cut, format!("no whole JSON: {error}")),
     }
     // It has no frames to count, and its end is the end of the JSON.
@@ -152,17 +190,18 @@ fn read_whole(body: &[u8], seen: &mut Seen) -> Result<(), Loss> {
 }
 
 impl Seen {
-    fn frame(&mut self, frame: &Value, part: &str) -> Result<(), Loss> {
+    fn frame(&mut self, api: Api, frame: &Value) -> Result<(), Loss> {
         if let Some(error) = frame.get("error") {
             let kind = if self.pieces == 0 { Kind::Refused } else { Kind::Cut };
             return lost(kind, format!("an error instead of text: {error}"));
         }
         let text = |value: &Value| value.as_str().map(str::to_owned);
         self.ids.extend(text(&frame["id"]));
-        self.models.extend(text(&frame["model"]));
+        if let Some(model) = text(&frame["model"]).filter(|model| self.models.last() != Some(model)) {
+            self.models.push(model);
+        }
         self.ends.extend(text(&frame["choices"][0]["finish_reason"]));
-        let content = frame["choices"][0][part]["content"].as_str().unwrap_or_default();
-        self.pieces += u64::from(!content.is_empty());
+        self.pieces += u64::from(!api.text_of(frame).is_empty());
         if let Some(tokens) = frame["usage"]["completion_tokens"].as_u64()
             && self.tokens.replace(tokens).is_some()
         {
@@ -178,32 +217,35 @@ impl Seen {
         if self.done == 0 || self.ends.is_empty() {
             return lost(Kind::Cut, format!("no end after {} of {} tokens", self.pieces, ask.tokens));
         }
-        let (Some(id), Some(model)) = (self.ids.first().cloned(), self.models.first().cloned()) else {
+        let (Some(id), [first, others @ ..]) = (self.ids.first().cloned(), &self.models[..]) else {
             return lost(Kind::Malformed, "no id or no model");
         };
-        let said = rung.map(|rung| rungs.get(rung));
-        let agrees = match said {
-            Some(said) => said == Some(&model),
+        let (model, handed_over) = (others.last().unwrap_or(first).clone(), others.len() as u64);
+        let is_known = |model: &String| rungs.values().any(|known| known == model);
+        let agrees = match rung.map(|rung| rungs.get(rung)) {
+            Some(said) => said == Some(first),
             // Headers that had to go out before a rung served cannot name it.
-            None => self.waited && rungs.values().any(|known| *known == model),
+            None => self.waited && is_known(first),
         };
-        if self.models.len() > 1 || !agrees {
+        if !agrees || !others.iter().all(is_known) || !others.is_empty() && !ask.may_be_handed_over {
             return lost(Kind::Misrouted, format!("models {:?} under the rung {rung:?}", self.models));
         }
         let Some(tokens) = self.tokens else { return lost(Kind::Malformed, "no count of tokens") };
-        if self.ends != ["length"] || tokens != ask.tokens || self.pieces != tokens {
+        // Where one model ends and the other begins, a word may be part of a token, or two.
+        let fits = (tokens.saturating_sub(2 * handed_over)..=tokens + 2 * handed_over).contains(&self.pieces);
+        if self.ends != ["length"] || tokens != ask.tokens || !fits {
             let kind = if tokens.max(self.pieces) > ask.tokens { Kind::Doubled } else { Kind::Cut };
             let (ends, pieces) = (self.ends, self.pieces);
             return lost(kind, format!("ends {ends:?}, {tokens} tokens in {pieces} frames, asked were {}", ask.tokens));
         }
-        Ok(Good { id, model, tokens })
+        Ok(Good { id, model, handed_over, tokens })
     }
 }
 
 /// One reply of each kind, judged before any real one is: a judge that finds nothing finds no losses either.
 pub fn prove() -> Result<(), String> {
     let rungs = Rungs::from([("large".to_owned(), "weights".to_owned()), ("small".to_owned(), "others".to_owned())]);
-    let ask = Ask { tag: "t".to_owned(), tokens: 2, streamed: true };
+    let ask = Ask { api: Api::Chat, tag: "t".to_owned(), tokens: 2, streamed: true, may_be_handed_over: false };
     let frame = |id: &str, model: &str, delta: Value, end: Option<&str>| {
         let choice = json!({ "index": 0, "delta": delta, "finish_reason": end });
         format!("data: {}\n\n", json!({ "id": id, "model": model, "choices": [choice] }))
@@ -234,7 +276,11 @@ pub fn prove() -> Result<(), String> {
             "large",
             Some(Kind::Doubled),
         ),
-        ([mo.clone(), piece("a", "others"), end, two, done].concat(), "large", Some(Kind::Misrouted)),
+        (
+            [mo.clone(), piece("a", "others"), end.clone(), two.clone(), done.clone()].concat(),
+            "large",
+            Some(Kind::Misrouted),
+        ),
         ("data: {\"error\":{\"code\":503}}\n\n".to_owned(), "large", Some(Kind::Refused)),
         ("data: {\n\n".to_owned(), "large", Some(Kind::Malformed)),
     ];
@@ -245,5 +291,12 @@ pub fn prove() -> Result<(), String> {
             return Err(format!("the judge says {found:?} where {expected:?} is right, of:\n{body}"));
         }
     }
-    Ok(())
+    // As the gateway has it: what one model still says of the other's reply bears the other's name too.
+    let joined =
+        [mo, piece("a", "others"), end.replace("weights", "others"), two.replace("weights", "others"), done].concat();
+    let got = Got { status: 200, rung: Some("large".to_owned()), body: joined.into(), broken: None };
+    match judge(&Ask { may_be_handed_over: true, ..ask }, &got, &rungs) {
+        Ok(good) if good.handed_over == 1 && good.model == "others" => Ok(()),
+        other => Err(format!("the judge says {other:?} of a reply that was handed over")),
+    }
 }

@@ -5,29 +5,99 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use tierkeeper::cli::demo::models::{Shape, write};
 
-use super::http::{Http, client, free_port, get};
+use super::http::{Http, causes, client, free_port, get, post};
 use super::judge::Rungs;
 use super::recorder::terminate;
 
 const SERVER_MAX: Duration = Duration::from_secs(60);
 const READY_MAX: Duration = Duration::from_secs(120);
 const MEASURED_MAX: Duration = Duration::from_secs(180);
+/// A client that has left is noticed with the next token.
+const REST_MAX: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// The rungs, best first, each with its model. The names differ, so that one taken for the other is found out.
 pub const LADDER: [(&str, &str); 3] =
     [("large", "weights-large"), ("medium", "weights-medium"), ("small", "weights-small")];
 
+/// What a run is to be about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Course {
+    /// Real memory comes and goes.
+    Pressure,
+    /// One switch after the other, as they are asked for, with a server that holds so many models at once.
+    Forced { held: u32 },
+}
+
 /// The files of one run.
 pub struct Places {
+    pub course: Course,
     pub models: PathBuf,
     pub work: PathBuf,
+}
+
+impl Course {
+    fn name(self) -> &'static str {
+        match self {
+            Course::Pressure => "pressure",
+            Course::Forced { .. } => "forced",
+        }
+    }
+
+    fn held(self) -> u32 {
+        match self {
+            Course::Pressure => 2,
+            Course::Forced { held } => held,
+        }
+    }
+
+    /// In tokens, for all replies of a model together.
+    fn context(self) -> u32 {
+        match self {
+            Course::Pressure => 2048,
+            Course::Forced { .. } => 8192,
+        }
+    }
+
+    /// Of the rungs, best first. Where nobody needs them large, they are small: two cores are few for eight clients.
+    fn shapes(self) -> [Shape; 3] {
+        let shape = |layers, embedding, heads, feed_forward, seed| {
+            let context = 8192;
+            Shape { layers, embedding, heads, kv_heads: heads, feed_forward, context, seed }
+        };
+        match self {
+            Course::Pressure => [Shape::large(), Shape::medium(), Shape::small()],
+            Course::Forced { .. } => [shape(6, 512, 8, 1408, 3), shape(4, 384, 6, 1024, 2), shape(2, 256, 4, 512, 1)],
+        }
+    }
+
+    fn policy(self) -> &'static str {
+        match self {
+            Course::Pressure => {
+                "reserve: { memory: 1100MiB }\n\
+                 pressure:\n  soft: { drain: 20s }\n  hard: { drain: 10s }\n  emergency: { drain: 5s }\n\
+                 at_deadline: [wait]\nupgrade: { stable: 5s, margin: 5%, idle: 2s }\nwhen_nothing_fits: keep_smallest\n"
+            }
+            Course::Forced { .. } => {
+                "reserve: { memory: 1GiB }\n\
+                 pressure:\n  soft: { drain: 1s }\n  hard: { drain: 1s }\n  emergency: { drain: 1s }\n\
+                 at_deadline: [hand_over, wait]\n"
+            }
+        }
+    }
+
+    fn pretends(self) -> &'static str {
+        match self {
+            Course::Pressure => "pretend: { memory: 4GiB }\n",
+            Course::Forced { .. } => "",
+        }
+    }
 }
 
 /// What the sidecar says of itself, as far as it is looked at here.
@@ -41,7 +111,9 @@ pub struct Status {
 }
 
 pub struct Bench {
+    /// Without a path.
     pub gateway: String,
+    admin: String,
     pub record: String,
     pub status: watch::Receiver<Status>,
     /// The sidecar's own.
@@ -51,9 +123,9 @@ pub struct Bench {
 }
 
 impl Places {
-    pub fn new() -> Result<Self, String> {
-        let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("target");
-        let places = Places { models: target.join("models"), work: target.join("pressure") };
+    pub fn new(course: Course) -> Result<Self, String> {
+        let work = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/torture").join(course.name());
+        let places = Places { course, models: work.join("models"), work };
         for folder in [&places.models, &places.work] {
             std::fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
         }
@@ -67,7 +139,7 @@ impl Places {
 
 /// Makes the models that are not there yet. One of the right length is taken for the right one.
 pub fn make_models(places: &Places) -> Result<(), String> {
-    for ((_, model), shape) in LADDER.iter().zip([Shape::large(), Shape::medium(), Shape::small()]) {
+    for ((_, model), shape) in LADDER.iter().zip(places.course.shapes()) {
         let path = places.models.join(format!("{model}.gguf"));
         if path.metadata().is_ok_and(|file| file.len() == shape.bytes()) {
             continue;
@@ -100,14 +172,34 @@ impl Bench {
         let health = format!("http://127.0.0.1:{server}/health");
         wait_for(&http, &health, SERVER_MAX, &mut recorder, "the server").await?;
         let config = write_files(places, server, gateway, admin)?;
-        measure(places, &config).await?;
+        match places.course {
+            Course::Pressure => measure(places, &config).await?,
+            Course::Forced { .. } => forget(places)?,
+        }
         let mut program = start_program(places, &config)?;
         let ready = format!("http://127.0.0.1:{admin}/readyz");
         wait_for(&http, &ready, READY_MAX, &mut program, "the sidecar").await?;
         let (sender, status) = watch::channel(Status::default());
-        tokio::spawn(watch_status(http, format!("http://127.0.0.1:{admin}/status"), sender));
-        let gateway = format!("http://127.0.0.1:{gateway}/v1/chat/completions");
-        Ok(Bench { gateway, record, status, log: places.file("tierkeeper.log"), recorder, program })
+        let admin = format!("http://127.0.0.1:{admin}");
+        tokio::spawn(watch_status(http, format!("{admin}/status"), sender));
+        let gateway = format!("http://127.0.0.1:{gateway}");
+        Ok(Bench { gateway, admin, record, status, log: places.file("tierkeeper.log"), recorder, program })
+    }
+
+    /// Asks for a switch to this rung.
+    pub async fn pin(&self, rung: &str) -> Result<(), String> {
+        let request = post(&format!("{}/pin", self.admin), &json!({ "rung": rung }))?;
+        let answer = client().request(request).await.map_err(|error| format!("pin: {}", causes(&error)))?;
+        if answer.status().is_success() { Ok(()) } else { Err(format!("pin {rung}: {}", answer.status())) }
+    }
+
+    /// Waits until the sidecar counts no reply any more.
+    pub async fn comes_to_rest(&mut self) -> Result<(), String> {
+        let rests = self.status.wait_for(|status| status.whole["in_flight"] == 0);
+        match tokio::time::timeout(REST_MAX, rests).await {
+            Ok(rests) => rests.map(|_| ()).map_err(|_| "nobody looks at the sidecar".to_owned()),
+            Err(_) => Err(format!("nobody asks any more, and after {REST_MAX:?} replies still count as in flight")),
+        }
     }
 
     /// How often the sidecar's log says this.
@@ -147,6 +239,7 @@ fn start_recorder(places: &Places, port: u16, record: &str) -> Result<Child, Str
     let models = places.models.display().to_string();
     Command::new(this)
         .args(["--recorder", &server, &models, &port.to_string(), record, &places.file("llama-server.log")])
+        .args([places.course.held().to_string(), places.course.context().to_string()])
         .stdin(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
@@ -155,15 +248,20 @@ fn start_recorder(places: &Places, port: u16, record: &str) -> Result<Child, Str
 
 /// What each rung takes is measured first, as an owner would: a bound that is only predicted leaves too much to chance.
 async fn measure(places: &Places, config: &str) -> Result<(), String> {
-    // What an earlier run learned is not to be known.
-    let state = places.work.join("state");
-    if state.exists() {
-        std::fs::remove_dir_all(&state).map_err(|error| format!("{}: {error}", state.display()))?;
-    }
+    forget(places)?;
     let mut calibrate = program(places, "calibrate", config, "calibrate.log")?;
     let ended = tokio::time::timeout(MEASURED_MAX, calibrate.wait()).await;
     let ended = ended.map_err(|_| "calibrate did not end")?.map_err(|error| format!("calibrate: {error}"))?;
     if ended.success() { Ok(()) } else { Err(format!("calibrate: {ended}; see {}", places.file("calibrate.log"))) }
+}
+
+/// What an earlier run learned is not to be known.
+fn forget(places: &Places) -> Result<(), String> {
+    let state = places.work.join("state");
+    if state.exists() {
+        std::fs::remove_dir_all(&state).map_err(|error| format!("{}: {error}", state.display()))?;
+    }
+    Ok(())
 }
 
 fn start_program(places: &Places, config: &str) -> Result<Child, String> {
@@ -193,17 +291,15 @@ fn program(places: &Places, command: &str, config: &str, log: &str) -> Result<Ch
 }
 
 fn write_files(places: &Places, server: u16, gateway: u16, admin: u16) -> Result<String, String> {
-    let ladder =
-        LADDER.map(|(rung, model)| format!("  - {{ name: {rung}, model: {model}, context: 2048 }}\n")).concat();
-    let policy = format!(
-        "version: 1\nladder:\n{ladder}reserve: {{ memory: 1100MiB }}\n\
-         pressure:\n  soft: {{ drain: 20s }}\n  hard: {{ drain: 10s }}\n  emergency: {{ drain: 5s }}\n\
-         at_deadline: [wait]\nupgrade: {{ stable: 5s, margin: 5%, idle: 2s }}\nwhen_nothing_fits: keep_smallest\n"
-    );
+    let context = places.course.context();
+    let rung = |(rung, model)| format!("  - {{ name: {rung}, model: {model}, context: {context} }}\n");
+    let ladder = LADDER.map(rung).concat();
+    let policy = format!("version: 1\nladder:\n{ladder}{}", places.course.policy());
     let config = format!(
         "server: {{ url: \"http://127.0.0.1:{server}\", kind: llama-server }}\n\
          gateway: {{ listen: \"127.0.0.1:{gateway}\" }}\nadmin: {{ listen: \"127.0.0.1:{admin}\" }}\n\
-         policy: policy.yaml\npretend: {{ memory: 4GiB }}\nstop_grace: 5s\n"
+         policy: policy.yaml\n{}stop_grace: 5s\n",
+        places.course.pretends()
     );
     for (name, text) in [("policy.yaml", policy), ("config.yaml", config)] {
         let path = places.file(name);

@@ -72,6 +72,7 @@ impl Controller {
             handed_over: 0,
             unload_asked: false,
             runners_before: None,
+            was_listed: false,
             own_before: PoolAmounts::default(),
             used_before: PoolAmounts::default(),
             progress: (now, 0),
@@ -126,10 +127,13 @@ impl Controller {
 
     /// The look before the unload has been taken, or does not come.
     pub(super) fn judge_unloading(&mut self) {
-        let Some(switch) = self.switch.as_mut().filter(|switch| !switch.unload_asked) else { return };
+        let Some(switch) = self.switch.as_ref().filter(|switch| !switch.unload_asked) else { return };
         let Some(rung) = switch.leaving.clone() else { return };
+        let is_listed = self.holds(&rung);
+        let Some(switch) = self.switch.as_mut() else { return };
         switch.unload_asked = true;
         switch.runners_before = self.runners;
+        switch.was_listed = is_listed;
         for pool in Pool::ALL {
             let latest = self.latest.pool(pool);
             switch.own_before.set(pool, latest.map(|latest| latest.own));

@@ -102,6 +102,9 @@ pub struct Switch {
     pub unload_asked: bool,
     /// How many processes the server had before the unload, where they can be seen.
     pub runners_before: Option<usize>,
+    /// The server listed what leaves when it was told to let it go.
+    #[serde(default)]
+    pub was_listed: bool,
     /// Our own use and all use before the unload.
     pub own_before: PoolAmounts,
     pub used_before: PoolAmounts,

@@ -130,7 +130,8 @@ impl Controller {
             return (taken >= BACK_MIN && gone < taken.share(BACK)).then_some(taken.saturating_sub(gone));
         }
         let served = switch.from.as_ref().is_some_and(|from| from.name == leaving.name);
-        let was_there = served || self.holds(leaving);
+        // Perhaps it cannot be read any more what is listed.
+        let was_there = served || switch.was_listed || self.holds(leaving);
         let bound = self.leaving_bound(switch, pool);
         let taken = bound.min(own);
         (was_there && gone < bound.share(LINGERS)).then_some(taken.saturating_sub(gone))

@@ -23,7 +23,9 @@ use crate::footprint::show::Shown;
 use crate::footprint::sightings::Learned;
 use crate::footprint::{Footprint, Sizing};
 use crate::policy::{Amounts, AtDeadline, Policy, Rung, WhenNothingFits};
-use crate::sample::{CgroupReading, ProcessMemory, Reading, Resident, ResidentState, Sample, Thrash, Traffic};
+use crate::sample::{
+    CgroupReading, ForeignUse, ProcessMemory, Reading, Resident, ResidentState, Sample, Thrash, Traffic,
+};
 use crate::units::{Bytes, Moment, Permille, Span};
 
 mod beside;
@@ -32,6 +34,7 @@ mod cadence;
 mod news;
 mod hand_over;
 mod phases;
+mod slow;
 mod truth;
 mod week;
 mod word;
@@ -185,6 +188,8 @@ pub(super) struct Rig {
     vram_hidden: bool,
     /// There is a GPU whose driver does not answer.
     gpu_unread: bool,
+    /// What others take of that which replies are computed on.
+    foreign_use: ForeignUse,
     told: Vec<(Notice, String)>,
     /// What was said of leases.
     leases: Vec<Command>,
@@ -241,6 +246,7 @@ impl Rig {
             vram: None,
             vram_hidden: false,
             gpu_unread: false,
+            foreign_use: ForeignUse::default(),
             told: Vec::new(),
             leases: Vec::new(),
             proposals: Vec::new(),
@@ -411,6 +417,7 @@ impl Rig {
                 weights: Bytes::ZERO,
                 oom_kills: Some(0),
             }),
+            foreign_use: self.foreign_use,
             thrash: Some(Thrash {
                 refaulted: self.refaulted,
                 reclaiming: self.refaulted > Permille(0),

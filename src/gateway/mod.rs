@@ -24,6 +24,7 @@ mod routes;
 mod serve;
 pub mod spoken;
 mod speed;
+mod told;
 mod upstream;
 
 use std::net::SocketAddr;
@@ -280,10 +281,12 @@ impl Shared {
         self.keeps_replies.load(Ordering::Relaxed)
     }
 
-    /// The rung that our names stand for when something is only told of it.
-    fn shown(&self) -> Option<Arc<Rung>> {
+    /// The model that one of our names stands for when something is only told of it; `None` for other names.
+    fn meant(&self, name: &str) -> Option<String> {
+        let names = self.names();
         let serving = self.current.borrow().as_ref().map(|instance| instance.rung.clone());
-        serving.or_else(|| self.names().ladder.first().cloned())
+        let rung = serving.or_else(|| names.ladder.first().cloned())?;
+        names.are_ours(name).then(|| rung.model.clone())
     }
 }
 

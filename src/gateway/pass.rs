@@ -26,7 +26,7 @@ use super::reply::Body;
 use super::routes::{Kind, Route};
 use super::spoken::Chat;
 use super::upstream::{Unanswered, without_autoload};
-use super::{Event, Shared};
+use super::{Event, Shared, told};
 use crate::config::ServerKind;
 use crate::policy::Rung;
 
@@ -144,6 +144,8 @@ pub async fn pass_info(
     mut headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response<Body>, Failure> {
+    let (path, query) = told::about((path, query), |name| shared.meant(name));
+    let (path, query) = (path.as_ref(), query.as_deref());
     let target = match (shared.server, query) {
         (ServerKind::LlamaServer, query) => without_autoload(path, query),
         (ServerKind::Ollama, Some(query)) => format!("{path}?{query}"),
@@ -152,12 +154,11 @@ pub async fn pass_info(
     let body = match method {
         Method::POST => {
             let document = Document::read(body, Keys::of(shared.server))?;
-            match (document.model(), shared.shown()) {
-                (Named::Model(model), Some(rung)) if shared.names().are_ours(&model) => {
-                    document.spliced(&rung.model, None)
-                }
-                (Named::Model(_) | Named::Missing | Named::Other, _) => document.bytes(),
-            }
+            let meant = match document.model() {
+                Named::Model(name) => shared.meant(&name),
+                Named::Missing | Named::Other => None,
+            };
+            meant.map_or(document.bytes(), |model| document.spliced(&model, None))
         }
         _ => body,
     };
@@ -168,6 +169,9 @@ pub async fn pass_info(
     let mut answer = send_other(shared, (method, &target), headers, body).await?;
     if is_list {
         answer = with_aliases(shared, answer).await?;
+    } else if route.kind == Kind::List {
+        // It is the length of the list without the aliases.
+        answer.head.headers.remove(CONTENT_LENGTH);
     }
     Ok(answer.response(route.family, shared))
 }

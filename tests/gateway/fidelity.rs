@@ -64,8 +64,12 @@ async fn every_llama_server_route_is_asked_without_autoload() {
             );
         }
     }
-    text(rig.get("/props?model=x").await).await;
-    assert_eq!(rig.seen().pop().unwrap().target, "/props?model=x&autoload=false");
+    for (model, meant) in [("x", "x"), ("mai", "model-small"), ("large", "model-small"), ("model-large", "model-small")]
+    {
+        text(rig.get(&format!("/props?model={model}")).await).await;
+        assert_eq!(rig.seen().pop().unwrap().target, format!("/props?model={meant}&autoload=false"));
+    }
+    assert_eq!(json_of(rig.get("/health").await).await, json!({"ok": true, "rung": "small", "status": "ok"}));
 }
 
 #[tokio::test]
@@ -88,6 +92,8 @@ async fn information_is_never_held_and_tells_of_the_model_that_our_names_mean() 
     }
     assert_eq!(rig.send(rig.request("HEAD", "/", "")).await.status(), 200);
     rig.seen();
+    text(rig.get("/v1/models/mai").await).await;
+    assert_eq!(rig.seen().pop().unwrap().target, "/v1/models/model-large");
     text(rig.post("/api/show", r#"{"model":"mai","verbose":true}"#).await).await;
     assert_eq!(rig.seen().pop().unwrap().text(), r#"{"model":"model-large","verbose":true}"#);
     rig.gateway.publish(rung("small"));

@@ -10,7 +10,9 @@ const LISTS: [(&str, &str); 3] = [
     ("package.json", include_str!("package.json")),
     ("package-lock.json", include_str!("package-lock.json")),
 ];
-const SCRIPTS: [(&str, &str); 4] = [
+const SCRIPTS: [(&str, &str); 6] = [
+    ("anthropic_client.py", include_str!("anthropic_client.py")),
+    ("anthropic_client.mjs", include_str!("anthropic_client.mjs")),
     ("openai_client.py", include_str!("openai_client.py")),
     ("openai_client.mjs", include_str!("openai_client.mjs")),
     ("ollama_client.py", include_str!("ollama_client.py")),

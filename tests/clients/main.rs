@@ -1,4 +1,4 @@
-//! The official clients of OpenAI and Ollama, for Python and JavaScript, before the program -> what each of them makes of it.
+//! The official clients of OpenAI, Anthropic and Ollama, for Python and JavaScript, before the program -> what each of them makes of it.
 //!
 //! Nothing is told to them but an address. `install` fetches them, `script` runs them.
 
@@ -18,6 +18,7 @@ mod program;
 #[expect(dead_code, reason = "other tests use more of the sidecar")]
 mod sidecar;
 
+mod held;
 mod install;
 mod script;
 
@@ -28,8 +29,7 @@ use serde_json::{Value, json};
 use fake_ollama::{FakeOllama, setup};
 use install::Installed;
 use llama::Llama;
-use plain_client::plain_client;
-use script::{Client, Outcomes, Script, outcomes};
+use script::{Client, Outcomes, outcomes};
 use sidecar::{Plan, Sidecar, ladder};
 use tierkeeper::cli::demo::models;
 
@@ -37,9 +37,6 @@ use tierkeeper::cli::demo::models;
 const MACHINE_MIB: u64 = 64 << 10;
 /// What every reply is asked for.
 const TOKENS: u64 = 12;
-/// After five seconds of waiting whoever reads events is sent comments.
-const LOAD: Duration = Duration::from_secs(8);
-const COMMENTS_AFTER_SECONDS: f64 = 5.0;
 
 const OPENAI: [&str; 8] = [
     "models",
@@ -53,6 +50,7 @@ const OPENAI: [&str; 8] = [
 ];
 /// What the fake Ollama lacks.
 const OPENAI_MORE: [&str; 3] = ["response", "response_streamed", "embedding"];
+const ANTHROPIC: [&str; 3] = ["message", "message_streamed", "unknown_model"];
 const OLLAMA: [&str; 11] = [
     "models",
     "show",
@@ -69,7 +67,7 @@ const OLLAMA: [&str; 11] = [
 
 #[tokio::test]
 #[ignore = "needs the real llama-server and the clients' registries: tests/run"]
-async fn openais_clients_work_before_the_real_llama_server() {
+async fn openais_and_anthropics_clients_work_before_the_real_llama_server() {
     let installed = Installed::here();
     let folder = tempfile::tempdir().unwrap();
     for (name, seed) in [("large", 1), ("small", 2)] {
@@ -92,16 +90,24 @@ async fn openais_clients_work_before_the_real_llama_server() {
     for client in [Client::OpenAiPython, Client::OpenAiJavaScript] {
         let seen = outcomes(&installed, client, &sidecar.gateway, &checks).await;
         assert_openai(&seen, ("BadRequestError", 400));
-        assert_eq!(seen["response"], seen["response_streamed"], "the parts are the whole");
+        for key in ["text", "status", "tokens"] {
+            assert_eq!(seen["response"][key], seen["response_streamed"][key], "the parts are the whole: {key}");
+        }
         assert_eq!((&seen["response"]["status"], &seen["response"]["tokens"]), (&json!("completed"), &json!(TOKENS)));
         assert_refused(&seen["embedding"], "InternalServerError", 501, "does not support embeddings");
+    }
+    let checks = [&ANTHROPIC[..], &["count"]].concat();
+    for client in [Client::AnthropicPython, Client::AnthropicJavaScript] {
+        let seen = outcomes(&installed, client, &sidecar.gateway, &checks).await;
+        assert_anthropic(&seen, ("BadRequestError", 400));
+        assert!(seen["count"]["tokens"].as_u64().is_some_and(|tokens| tokens > 5), "{seen:#?}");
     }
     sidecar.stop().await;
 }
 
 #[tokio::test]
 #[ignore = "needs the clients' registries: tests/run"]
-async fn ollamas_and_openais_clients_work_before_ollama_and_cause_one_load() {
+async fn all_clients_work_before_ollama_and_cause_one_load() {
     let installed = Installed::here();
     let server = fake(Duration::from_millis(50)).await;
     let mut sidecar = Sidecar::start(&plan(&server));
@@ -110,6 +116,9 @@ async fn ollamas_and_openais_clients_work_before_ollama_and_cause_one_load() {
         let seen = outcomes(&installed, client, &sidecar.gateway, &OPENAI).await;
         assert_openai(&seen, ("NotFoundError", 404));
     }
+    for client in [Client::AnthropicPython, Client::AnthropicJavaScript] {
+        assert_anthropic(&outcomes(&installed, client, &sidecar.gateway, &ANTHROPIC).await, ("NotFoundError", 404));
+    }
     for client in [Client::OllamaPython, Client::OllamaJavaScript] {
         assert_ollama(&outcomes(&installed, client, &sidecar.gateway, &OLLAMA).await);
     }
@@ -117,44 +126,6 @@ async fn ollamas_and_openais_clients_work_before_ollama_and_cause_one_load() {
     let seen = outcomes(&installed, Client::OllamaJavaScript, &sidecar.gateway, &["version"]).await;
     assert_eq!(seen["version"]["version"], "0.0.0");
     assert_eq!((server.loads().len(), server.unloads().len()), (1, 0), "{:#?}", server.loads());
-    sidecar.stop().await;
-}
-
-#[tokio::test]
-#[ignore = "needs the clients' registries: tests/run"]
-async fn who_asks_during_a_switch_waits_and_is_answered_whole() {
-    let installed = Installed::here();
-    let server = fake(LOAD).await;
-    let mut sidecar = Sidecar::start(&plan(&server));
-    sidecar.until_serves("large").await;
-    let clients = Client::ALL.map(|client| Script::start(&installed, client, &sidecar.gateway, &["held"]));
-    let mut waiting = Vec::new();
-    for mut script in clients {
-        assert_eq!(script.line().await["check"], "ready");
-        waiting.push(script);
-    }
-    let config = sidecar.folder.path().join("config.yaml");
-    let pinned = program::ran(sidecar.folder.path(), &["pin", "small", "--config", config.to_str().unwrap()]).await;
-    assert_eq!(pinned.code, Some(0), "{pinned:#?}");
-    sidecar.until_phase("loading").await;
-    for script in &mut waiting {
-        script.goes_on().await;
-    }
-    // What comes over the wire meanwhile, as a fifth client sees it that ignores nothing.
-    let question = json!({ "model": "mai", "stream": true, "max_tokens": TOKENS,
-        "messages": [{ "role": "user", "content": "Tell me about the sea." }] });
-    let raw = plain_client().post(format!("{}/v1/chat/completions", sidecar.gateway)).json(&question);
-    let raw = tokio::spawn(async move { raw.send().await.unwrap().text().await.unwrap() });
-    sidecar.until("all are held", |status| status["held"] == 5).await;
-    for script in waiting {
-        let seen = script.outcomes().await;
-        assert_streamed(&seen["held"]);
-        let waited = seen["held"]["waited"].as_f64().unwrap();
-        assert!(waited > COMMENTS_AFTER_SECONDS, "it was answered before the first comment: {seen:#?}");
-    }
-    let raw = raw.await.unwrap();
-    assert!(raw.starts_with(": waiting\n\n") && raw.ends_with("data: [DONE]\n\n"), "{raw}");
-    sidecar.until_serves("small").await;
     sidecar.stop().await;
 }
 
@@ -179,6 +150,17 @@ fn assert_openai(seen: &Outcomes, unknown_model: (&str, u16)) {
     assert_refused(&seen["unknown_model"], unknown_model.0, unknown_model.1, "model 'nobody' not found");
     assert_refused(&seen["unknown_rung"], "InternalServerError", 503, "the rung that the request requires");
     assert_refused(&seen["bad_request"], "BadRequestError", 400, "messages");
+}
+
+#[track_caller]
+fn assert_anthropic(seen: &Outcomes, unknown_model: (&str, u16)) {
+    let (whole, streamed) = (&seen["message"], &seen["message_streamed"]);
+    assert_eq!((&whole["role"], &whole["finish"]), (&json!("assistant"), &json!("max_tokens")), "{seen:#?}");
+    assert_streamed(streamed);
+    for key in ["text", "finish", "tokens", "role"] {
+        assert_eq!(whole[key], streamed[key], "{key}: {seen:#?}");
+    }
+    assert_refused(&seen["unknown_model"], unknown_model.0, unknown_model.1, "model 'nobody' not found");
 }
 
 #[track_caller]
@@ -207,7 +189,9 @@ fn assert_same(whole: &Value, streamed: &Value) {
 
 #[track_caller]
 fn assert_streamed(reply: &Value) {
-    let whole = reply["finish"] == "length" && reply["tokens"] == TOKENS;
+    let ends = [&reply["finish"], &reply["status"]];
+    let whole = ends.iter().any(|end| ["length", "max_tokens", "completed"].iter().any(|known| **end == *known));
+    let whole = whole && reply["tokens"] == TOKENS;
     let in_parts = reply["chunks"].as_u64().is_some_and(|chunks| chunks > 1);
     assert!(whole && in_parts && reply["text"].as_str().is_some_and(|text| !text.is_empty()), "{reply:#}");
 }

@@ -23,12 +23,16 @@ async function joined(parts, textOf) {
 }
 
 // The error that a question ends in; whatever is not of the client's own type, which it does not export, ends this script.
+function refusal(error) {
+  if (error.name !== "ResponseError") throw error;
+  return { error: error.name, status: error.status_code, message: error.message };
+}
+
 async function refused(asked) {
   try {
     return { answered: await asked };
   } catch (error) {
-    if (error.name !== "ResponseError") throw error;
-    return { error: error.name, status: error.status_code, message: error.message };
+    return refusal(error);
   }
 }
 
@@ -54,7 +58,7 @@ const checks = {
   unknown_model: () => refused(client.chat({ ...CHAT, model: "nobody" })),
   unknown_model_streamed: () => refused(client.chat({ ...CHAT, model: "nobody", stream: true })),
   closed_route: () => refused(client.pull({ model: "mai" })),
-  // Begins when it is told to, and says how long it waited for the first part.
+  // Begins when it is told to, and says how long it waited for the first part, or what it was refused with.
   async held() {
     console.log(JSON.stringify({ check: "ready" }));
     const input = createInterface({ input: process.stdin });
@@ -62,11 +66,15 @@ const checks = {
     input.close();
     const asked = performance.now();
     let waited;
-    const reply = await joined(await client.chat({ ...CHAT, stream: true }), (part) => {
-      waited ??= (performance.now() - asked) / 1000;
-      return part.message.content;
-    });
-    return { ...reply, waited };
+    try {
+      const reply = await joined(await client.chat({ ...CHAT, stream: true }), (part) => {
+        waited ??= (performance.now() - asked) / 1000;
+        return part.message.content;
+      });
+      return { ...reply, waited };
+    } catch (error) {
+      return refusal(error);
+    }
   },
 };
 

@@ -78,7 +78,7 @@ def closed_route():
 
 
 def held():
-    """Begins when it is told to, and says how long it waited for the first part."""
+    """Begins when it is told to, and says how long it waited for the first part, or what it was refused with."""
     print(json.dumps(dict(check="ready")), flush=True)
     sys.stdin.readline()
     asked, first = time.monotonic(), []
@@ -88,8 +88,11 @@ def held():
             first.append(time.monotonic() - asked)
             yield part
 
-    reply = joined(arriving(client.chat(**CHAT, stream=True)), lambda part: part.message.content)
-    return dict(reply, waited=first[0])
+    try:
+        reply = joined(arriving(client.chat(**CHAT, stream=True)), lambda part: part.message.content)
+        return dict(reply, waited=first[0])
+    except ollama.ResponseError as error:
+        return dict(error=type(error).__name__, message=error.error)
 
 
 for name in sys.argv[2:]:

@@ -15,9 +15,10 @@ const RESPONSE = { model: "mai", input: "Tell me about the sea.", max_output_tok
 
 const whole = (text, finish, usage) => ({ text, finish, tokens: usage?.completion_tokens });
 
-async function joined(chunks, textOf) {
+async function joined(chunks, textOf, onEvent = () => {}) {
   let [text, finish, usage, count] = ["", null, null, 0];
   for await (const chunk of chunks) {
+    onEvent();
     usage = chunk.usage ?? usage;
     for (const choice of chunk.choices) {
       text += textOf(choice) ?? "";
@@ -28,13 +29,48 @@ async function joined(chunks, textOf) {
   return { ...whole(text, finish, usage), chunks: count };
 }
 
+async function joinedResponse(events, onEvent = () => {}) {
+  let [text, end, count] = ["", null, 0];
+  for await (const event of events) {
+    onEvent();
+    if (event.type === "response.output_text.delta") {
+      text += event.delta;
+      count += 1;
+    }
+    if (event.type === "response.completed") end = event.response;
+  }
+  return { text, status: end?.status, tokens: end?.usage.output_tokens, chunks: count };
+}
+
 // The error that a question ends in; whatever is not of the client's own types ends this script.
+function refusal(error) {
+  if (!(error instanceof OpenAI.APIError)) throw error;
+  return { error: error.constructor.name, status: error.status, message: error.message };
+}
+
 async function refused(asked) {
   try {
     return { answered: await asked };
   } catch (error) {
-    if (!(error instanceof OpenAI.APIError)) throw error;
-    return { error: error.constructor.name, status: error.status, message: error.message };
+    return refusal(error);
+  }
+}
+
+// Begins when it is told to, and says how long it waited for the first event, or what it was refused with.
+async function held(ask, joined) {
+  console.log(JSON.stringify({ check: "ready" }));
+  const input = createInterface({ input: process.stdin });
+  await new Promise((resolve) => input.once("line", resolve));
+  input.close();
+  const asked = performance.now();
+  let waited;
+  try {
+    const reply = await joined(await ask(), () => {
+      waited ??= (performance.now() - asked) / 1000;
+    });
+    return { ...reply, waited };
+  } catch (error) {
+    return refusal(error);
   }
 }
 
@@ -69,34 +105,23 @@ const checks = {
     const reply = await client.responses.create(RESPONSE);
     return { text: reply.output_text, status: reply.status, tokens: reply.usage.output_tokens };
   },
-  async response_streamed() {
-    let [text, end] = ["", null];
-    for await (const event of await client.responses.create({ ...RESPONSE, stream: true })) {
-      if (event.type === "response.output_text.delta") text += event.delta;
-      if (event.type === "response.completed") end = event.response;
-    }
-    return { text, status: end?.status, tokens: end?.usage.output_tokens };
-  },
+  response_streamed: async () => joinedResponse(await client.responses.create({ ...RESPONSE, stream: true })),
   embedding: () => refused(client.embeddings.create({ model: "mai", input: "The sea" }, once)),
   unknown_model: () => refused(client.chat.completions.create({ ...CHAT, model: "nobody" })),
   unknown_rung: () =>
     refused(client.chat.completions.create(CHAT, { ...once, headers: { "x-tierkeeper-require": "nobody" } })),
   bad_request: () => refused(client.chat.completions.create({ model: "mai", messages: "The sea" })),
-  // Begins when it is told to, and says how long it waited for the first chunk.
-  async held() {
-    console.log(JSON.stringify({ check: "ready" }));
-    const input = createInterface({ input: process.stdin });
-    await new Promise((resolve) => input.once("line", resolve));
-    input.close();
-    const asked = performance.now();
-    let waited;
-    const chunks = await client.chat.completions.create({ ...CHAT, ...SAME, ...STREAMED });
-    const reply = await joined(chunks, (choice) => {
-      waited ??= (performance.now() - asked) / 1000;
-      return choice.delta.content;
-    });
-    return { ...reply, waited };
-  },
+  held_chat: () =>
+    held(
+      () => client.chat.completions.create({ ...CHAT, ...SAME, ...STREAMED }),
+      (chunks, onEvent) => joined(chunks, (choice) => choice.delta.content, onEvent),
+    ),
+  held_completion: () =>
+    held(
+      () => client.completions.create({ ...TEXT, ...SAME, ...STREAMED }),
+      (chunks, onEvent) => joined(chunks, (choice) => choice.text, onEvent),
+    ),
+  held_response: () => held(() => client.responses.create({ ...RESPONSE, stream: true }), joinedResponse),
 };
 
 for (const name of names) console.log(JSON.stringify({ ...(await checks[name]()), check: name }));

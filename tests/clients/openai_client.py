@@ -76,15 +76,23 @@ def response():
     return dict(text=reply.output_text, status=reply.status, tokens=reply.usage.output_tokens)
 
 
+def joined_response(events):
+    text, end, count = "", None, 0
+    for event in events:
+        if event.type == "response.output_text.delta":
+            text += event.delta
+            count += 1
+        if event.type == "response.completed":
+            end = event.response
+        # This client hands it on as one event of many.
+        if event.type == "error":
+            return dict(error="event", message=event.message)
+    return dict(text=text, status=end and end.status, tokens=end and end.usage.output_tokens, chunks=count)
+
+
 def response_streamed():
-    text, end = "", None
     with client.responses.create(**response_wanted(), stream=True) as events:
-        for event in events:
-            if event.type == "response.output_text.delta":
-                text += event.delta
-            if event.type == "response.completed":
-                end = event.response
-    return dict(text=text, status=end and end.status, tokens=end and end.usage.output_tokens)
+        return joined_response(events)
 
 
 def embedding():
@@ -105,18 +113,36 @@ def bad_request():
     return refused(lambda: client.chat.completions.create(model="mai", messages="The sea"))
 
 
-def held():
-    """Begins when it is told to, and says how long it waited for the first chunk."""
+def held(ask, joined):
+    """Begins when it is told to, and says how long it waited for the first event, or what it was refused with."""
     print(json.dumps(dict(check="ready")), flush=True)
     sys.stdin.readline()
     asked, first = time.monotonic(), []
 
-    def text_of(choice):
-        first.append(time.monotonic() - asked)
-        return choice.delta.content
+    def arriving(events):
+        for event in events:
+            first.append(time.monotonic() - asked)
+            yield event
 
-    with client.chat.completions.create(**CHAT, **SAME, **STREAMED) as chunks:
-        return dict(joined(chunks, text_of), waited=first[0])
+    try:
+        with ask() as events:
+            return dict(joined(arriving(events)), waited=first[0])
+    except openai.APIError as error:
+        return dict(error=type(error).__name__, message=error.message)
+
+
+def held_chat():
+    ask = lambda: client.chat.completions.create(**CHAT, **SAME, **STREAMED)
+    return held(ask, lambda chunks: joined(chunks, lambda choice: choice.delta.content))
+
+
+def held_completion():
+    ask = lambda: client.completions.create(**TEXT, **SAME, **STREAMED)
+    return held(ask, lambda chunks: joined(chunks, lambda choice: choice.text))
+
+
+def held_response():
+    return held(lambda: client.responses.create(**response_wanted(), stream=True), joined_response)
 
 
 for name in sys.argv[2:]:

@@ -16,6 +16,8 @@ pub(crate) type Outcomes = BTreeMap<String, Value>;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Client {
+    AnthropicPython,
+    AnthropicJavaScript,
     OpenAiPython,
     OpenAiJavaScript,
     OllamaPython,
@@ -23,11 +25,10 @@ pub(crate) enum Client {
 }
 
 impl Client {
-    pub(crate) const ALL: [Client; 4] =
-        [Client::OpenAiPython, Client::OpenAiJavaScript, Client::OllamaPython, Client::OllamaJavaScript];
-
     fn command(self, installed: &Installed) -> Command {
         let (program, script) = match self {
+            Client::AnthropicPython => (&installed.python, "anthropic_client.py"),
+            Client::AnthropicJavaScript => (&installed.node, "anthropic_client.mjs"),
             Client::OpenAiPython => (&installed.python, "openai_client.py"),
             Client::OpenAiJavaScript => (&installed.node, "openai_client.mjs"),
             Client::OllamaPython => (&installed.python, "ollama_client.py"),
@@ -54,7 +55,7 @@ impl Script {
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy();
             let lower = name.to_ascii_lowercase();
-            if ["openai", "ollama", "python", "node"].iter().any(|owner| lower.starts_with(owner))
+            if ["anthropic", "openai", "ollama", "otel", "python", "node"].iter().any(|owner| lower.starts_with(owner))
                 || lower.ends_with("_proxy")
             {
                 command.env_remove(&*name);

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::fake_ollama::FakeOllama;
 use super::install::Installed;
 use super::plain_client::plain_client;
-use super::script::{Client, Script};
+use super::script::{Client, Script, outcomes};
 use super::sidecar::Sidecar;
 use super::{TOKENS, assert_streamed, fake, plan, program};
 
@@ -18,18 +18,19 @@ const LONG_LOAD: Duration = Duration::from_secs(60);
 const COMMENTS_AFTER_SECONDS: f64 = 5.0;
 const COMMENT: &str = ": waiting\n\n";
 
-/// Every client, with every kind of stream that it knows; and how it tells of an error that comes in its midst.
-const STREAMS: [(Client, &str, &str); 10] = [
-    (Client::OpenAiPython, "held_chat", "APIError"),
-    (Client::OpenAiPython, "held_completion", "APIError"),
-    (Client::OpenAiPython, "held_response", "event"),
-    (Client::OpenAiJavaScript, "held_chat", "APIError"),
-    (Client::OpenAiJavaScript, "held_completion", "APIError"),
-    (Client::OpenAiJavaScript, "held_response", "APIError"),
-    (Client::AnthropicPython, "held", "APIStatusError"),
-    (Client::AnthropicJavaScript, "held", "APIError"),
-    (Client::OllamaPython, "held", "ResponseError"),
-    (Client::OllamaJavaScript, "held", "ResponseError"),
+/// Every client, with every kind of stream that it knows: the check that waits, the one that does not, and how the client
+/// tells of an error that comes in the stream's midst.
+const STREAMS: [(Client, &str, &str, &str); 10] = [
+    (Client::OpenAiPython, "held_chat", "chat_streamed", "APIError"),
+    (Client::OpenAiPython, "held_completion", "completion_streamed", "APIError"),
+    (Client::OpenAiPython, "held_response", "response_streamed", "event"),
+    (Client::OpenAiJavaScript, "held_chat", "chat_streamed", "APIError"),
+    (Client::OpenAiJavaScript, "held_completion", "completion_streamed", "APIError"),
+    (Client::OpenAiJavaScript, "held_response", "response_streamed", "APIError"),
+    (Client::AnthropicPython, "held", "message_streamed", "APIStatusError"),
+    (Client::AnthropicJavaScript, "held", "message_streamed", "APIError"),
+    (Client::OllamaPython, "held", "chat_streamed", "ResponseError"),
+    (Client::OllamaJavaScript, "held", "chat_streamed", "ResponseError"),
 ];
 
 /// Clients that wait for a model that loads.
@@ -45,7 +46,7 @@ impl Waiting {
         let server = fake(load).await;
         let sidecar = Sidecar::start(&plan(&server));
         sidecar.until_serves("large").await;
-        let starting = STREAMS.map(|(client, check, _)| Script::start(&installed, client, &sidecar.gateway, &[check]));
+        let starting = STREAMS.map(|(client, check, ..)| Script::start(&installed, client, &sidecar.gateway, &[check]));
         let mut scripts = Vec::new();
         for mut script in starting {
             assert_eq!(script.line().await["check"], "ready");
@@ -80,13 +81,22 @@ async fn operator(sidecar: &Sidecar, words: &[&str]) {
 #[ignore = "needs the clients' registries: tests/run"]
 async fn who_asks_during_a_switch_waits_and_is_answered_whole() {
     let mut waiting = Waiting::for_a_load_of(LOAD).await;
-    for ((client, check, _), script) in STREAMS.iter().zip(std::mem::take(&mut waiting.scripts)) {
-        let seen = script.outcomes().await;
-        assert_streamed(&seen[*check]);
-        let waited = seen[*check]["waited"].as_f64().unwrap();
-        assert!(waited > COMMENTS_AFTER_SECONDS, "{client:?} was answered before the first comment: {seen:#?}");
+    let mut held = Vec::new();
+    for script in std::mem::take(&mut waiting.scripts) {
+        held.push(script.outcomes().await);
     }
     waiting.sidecar.until_serves("small").await;
+    let installed = Installed::here();
+    for ((client, check, plain, _), held) in STREAMS.into_iter().zip(held) {
+        let held = &held[check];
+        assert_streamed(held);
+        let waited = held["waited"].as_f64().unwrap();
+        assert!(waited > COMMENTS_AFTER_SECONDS, "{client:?} was answered before the first comment: {held:#}");
+        let at_once = &outcomes(&installed, client, &waiting.sidecar.gateway, &[plain]).await[plain];
+        for key in ["text", "tokens", "chunks"] {
+            assert_eq!(held[key], at_once[key], "{client:?}, {key}: {held:#} {at_once:#}");
+        }
+    }
     waiting.sidecar.stop().await;
 }
 
@@ -98,10 +108,10 @@ async fn who_has_been_told_to_wait_and_is_refused_after_all_knows_why() {
     let mut raw = waiting.raw().await;
     assert_eq!((raw.status(), raw.chunk().await.unwrap().unwrap()), (reqwest::StatusCode::OK, COMMENT.into()));
     operator(&waiting.sidecar, &["sleep"]).await;
-    for ((client, check, error), script) in STREAMS.iter().zip(std::mem::take(&mut waiting.scripts)) {
+    for ((client, check, _, error), script) in STREAMS.into_iter().zip(std::mem::take(&mut waiting.scripts)) {
         let seen = script.outcomes().await;
-        assert_eq!(seen[*check]["error"], *error, "{client:?}: {seen:#?}");
-        assert!(says_why(&seen[*check]["message"]), "{client:?}: {seen:#?}");
+        assert_eq!(seen[check]["error"], error, "{client:?}: {seen:#?}");
+        assert!(says_why(&seen[check]["message"]), "{client:?}: {seen:#?}");
     }
     let mut rest = String::new();
     while let Some(piece) = raw.chunk().await.unwrap() {

@@ -6,6 +6,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::errors::{Failure, Fault};
+use super::gate::enter_current;
 use super::instance::Admission;
 use super::late::SILENT_FOR;
 use super::pass::Ask;
@@ -90,26 +91,22 @@ impl Shared {
 
     /// An admission to the rung that serves; `None` while there is none.
     fn enter(&self, current: &mut Current, ask: &Ask) -> Result<Option<Admission>, Failure> {
-        loop {
-            let instance = current.borrow_and_update().clone();
-            let serves = instance.as_ref().map(|instance| instance.rung.name.as_str());
-            let admission = match &ask.required {
-                Some(required) if serves != Some(required) => None,
-                Some(_) | None => instance.as_ref().and_then(|instance| instance.enter()),
-            };
-            if let Some(admission) = admission {
+        let enter = |current: &mut Current| {
+            let instance = current.borrow_and_update().clone()?;
+            let is_wanted = ask.required.as_ref().is_none_or(|required| *required == instance.rung.name);
+            is_wanted.then(|| instance.enter()).flatten()
+        };
+        let has_changed = |current: &Current| current.has_changed().expect("the sender is in `self`");
+        match enter_current(current, enter, has_changed) {
+            Some(admission) => {
                 self.record.admitted.add();
-                return Ok(Some(admission));
+                Ok(Some(admission))
             }
-            // A gate that is found closed was perhaps left behind just now.
-            if current.has_changed().expect("the sender is in `self`") {
-                continue;
-            }
-            if ask.required.is_some() {
+            None if ask.required.is_some() => {
                 self.record.refused.add();
-                return Err(Failure::new(Fault::Unavailable, "the rung that the request requires does not serve now"));
+                Err(Failure::new(Fault::Unavailable, "the rung that the request requires does not serve now"))
             }
-            return Ok(None);
+            None => Ok(None),
         }
     }
 }

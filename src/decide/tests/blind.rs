@@ -3,6 +3,7 @@
 use super::*;
 use crate::classify::Pool;
 use crate::decide::modifier::Modifier;
+use crate::decide::verdict::Verdict;
 
 /// A card with 24 GiB of which so many are in use, by our model unless its process is hidden; and models that need it.
 fn on_a_card(used: u64) -> Rig {
@@ -40,6 +41,9 @@ fn memory_trouble_leads_down_while_a_driver_hangs_and_what_needs_the_card_waits_
         Some("small"),
         "soft trouble, and what the card has for a better one is not known"
     );
+    let explained = rig.controller.explain(rig.now).rungs;
+    let verdicts: Vec<_> = explained.iter().map(|rung| rung.verdict).collect();
+    assert_eq!(verdicts[..2], [Verdict::PoolUnread; 2], "they are not said to be too big");
     rig.foreign = 2;
     rig.run(Span::minutes(5));
     assert_eq!(rig.serving().as_deref(), Some("small"), "nothing is known to be free");

@@ -4,6 +4,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Stands for the webhook of a message that still waits to be put into words; its body is then what there is to tell.
+pub const UNSAID: &str = "unsaid";
+
 /// A message as it waits for one webhook.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Letter {
@@ -40,6 +43,15 @@ pub struct Part {
     pub text: String,
 }
 
+/// What people were told last of one kind: they know it, and need not be told again for a while.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    pub event: String,
+    pub told_unix_ms: u64,
+    /// The notice, as JSON.
+    pub notice: String,
+}
+
 /// What is done as one: after a crash there is all of it or nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Change {
@@ -49,11 +61,15 @@ pub struct Change {
     pub put: Vec<Letter>,
     /// A webhook that is never to be called again, and the status with which it said so.
     pub gone: Option<(String, u16)>,
+    /// In place of what was known of that kind.
+    pub known: Vec<Known>,
 }
 
 /// What was left by earlier runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Left {
+    /// The oldest first.
     pub waiting: Vec<Letter>,
     pub gone: Vec<String>,
+    pub known: Vec<Known>,
 }

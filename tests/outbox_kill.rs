@@ -1,10 +1,13 @@
 //! A sender that is killed at any moment, two hundred times -> every message that was kept has arrived, with its own id.
+//!
+//! Once for messages on their way, and once for those that still wait to be told: for the end of the quiet hours, or for
+//! the minute between two of a kind.
 
 #![cfg(feature = "shell")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
-use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -13,13 +16,20 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
-use tierkeeper::config::TellConfig;
 use tierkeeper::config::webhooks::{WebhookConfig, WebhookFormat};
+use tierkeeper::config::{QuietHours, TellConfig};
+use tierkeeper::decide::notice::Notice;
+use tierkeeper::decide::reason::Reason;
+use tierkeeper::letter::Change;
 use tierkeeper::run::outbox::Kit;
 use tierkeeper::store::Store;
 use tierkeeper::tell::digest::Voice;
 use tierkeeper::tell::generic::Stamp;
+use tierkeeper::tell::news::News;
 use tierkeeper::tell::office::{Carriers, Office};
+use tierkeeper::tell::persona::Persona;
+use tierkeeper::tell::{Memory, Teller};
+use tierkeeper::units::Span;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -30,6 +40,9 @@ const FILE: &str = "OUTBOX_KILL_FILE";
 const URL: &str = "OUTBOX_KILL_URL";
 /// Set for the last sender, who tells nothing new.
 const LAST: &str = "OUTBOX_KILL_LAST";
+/// Set for a sender whose messages wait; `quiet` when they do so because of the hour.
+const WAITS: &str = "OUTBOX_KILL_WAITS";
+const WAITING_NAME: &str = "every_message_that_waits_in_a_sender_that_is_killed_at_any_moment_is_told_later";
 /// So many may wait, that none is put into a digest.
 const WAITING_MAX: usize = 8;
 
@@ -62,7 +75,7 @@ async fn send(path: &Path, url: String) {
     loop {
         let stamp = Stamp::now();
         let body = format!("{{\"id\":\"{}\"}}", stamp.id);
-        office.send(&stamp, "downgraded", "x", |_| body.clone()).await;
+        office.send(&stamp, "downgraded", "x", |_| body.clone(), Change::default()).await;
         println!("kept {}", stamp.id);
         while waiting() > WAITING_MAX {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -70,9 +83,9 @@ async fn send(path: &Path, url: String) {
     }
 }
 
-fn sender(path: &Path, url: &str) -> Command {
+fn sender(name: &str, path: &Path, url: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", NAME, "--nocapture"]).env(FILE, path).env(URL, url).stdout(Stdio::piped());
+    command.args(["--exact", name, "--nocapture"]).env(FILE, path).env(URL, url).stdout(Stdio::piped());
     command
 }
 
@@ -84,6 +97,64 @@ fn kept_until_killed(mut child: Child, round: u64) -> Vec<String> {
     child.kill().unwrap();
     child.wait().unwrap();
     lines.filter_map(|line| line.strip_prefix("kept ").map(str::to_owned)).collect()
+}
+
+/// What tells, with all that is kept there.
+fn teller(path: &Path, url: &str, quiet_hours: Option<QuietHours>) -> (Store, Kit, Teller) {
+    let opened = Store::open(path).unwrap();
+    assert_eq!(opened.set_aside, None);
+    let kit = Kit::new(opened.store.messages(), opened.outbox, path);
+    assert!(kit.lock.is_some(), "whoever is dead holds no lock");
+    let hook = WebhookConfig { allow_private: true, ..WebhookConfig::to(url, WebhookFormat::Generic) };
+    let config = TellConfig { webhooks: vec![hook], quiet_hours, ..TellConfig::default() };
+    let memory = Memory { outbox: Arc::clone(&kit.outbox), left: kit.left.clone(), ..Memory::none() };
+    let teller = Teller::with_memory(&config, Persona::plain(), memory).unwrap();
+    (opened.store, kit, teller)
+}
+
+/// Two hours around now.
+fn quiet_now() -> QuietHours {
+    let now = jiff::ZonedDateTime::now();
+    let minute = u16::from(now.hour().unsigned_abs()) * 60 + u16::from(now.minute().unsigned_abs());
+    QuietHours { from: (minute + 23 * 60) % 1440, to: (minute + 60) % 1440 }
+}
+
+/// The log, of which each line that says what is kept becomes one of ours.
+struct Kept;
+
+impl Write for Kept {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        let text = String::from_utf8_lossy(line);
+        let id = || text.split_once(" id=\"")?.1.split_once('"').map(|(id, _)| id);
+        if text.contains("A message waits for its time.")
+            && let Some(id) = id()
+        {
+            println!("kept {id}");
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Tells one thing after another, of three kinds, until it is killed.
+async fn wait(path: &Path, url: &str, quiet: bool) {
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(|| Kept).finish();
+    tracing::subscriber::set_global_default(subscriber).unwrap();
+    let (_store, _kit, teller) = teller(path, url, quiet.then(quiet_now));
+    println!("\nsending");
+    for number in 0_u64.. {
+        let (rung, serving) = (format!("{}-{number}", std::process::id()), None);
+        let notice = match number % 3 {
+            0 => Notice::LoadFailed { rung, why: String::new(), serving },
+            1 => Notice::Contested { rung, serving },
+            _ => Notice::CameUpOnCpu { rung, serving },
+        };
+        teller.notify(News::of(notice, Reason::Stopping));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
 }
 
 async fn take(State(arrived): State<Arrived>, headers: HeaderMap, body: String) -> StatusCode {
@@ -108,17 +179,13 @@ fn every_message_of_a_sender_that_is_killed_at_any_moment_arrives() {
     }
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tierkeeper.db");
-    let arrived = Arrived::default();
-    let router = Router::new().fallback(take).with_state(Arc::clone(&arrived));
-    let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
-    let url = format!("http://{}/", listener.local_addr().unwrap());
-    runtime.spawn(async move { axum::serve(listener, router).await });
+    let (url, arrived) = receiver(&runtime);
 
     let mut kept = Vec::new();
     for round in 0..ROUNDS {
-        kept.extend(kept_until_killed(sender(&path, &url).spawn().unwrap(), round));
+        kept.extend(kept_until_killed(sender(NAME, &path, &url).spawn().unwrap(), round));
     }
-    let last = sender(&path, &url).env(LAST, "1").stdout(Stdio::null()).status().unwrap();
+    let last = sender(NAME, &path, &url).env(LAST, "1").stdout(Stdio::null()).status().unwrap();
     assert!(last.success());
 
     let arrived = arrived.lock().unwrap();
@@ -129,4 +196,50 @@ fn every_message_of_a_sender_that_is_killed_at_any_moment_arrives() {
     let repeated: u64 = arrived.values().map(|(count, _)| count - 1).sum();
     assert!(repeated <= ROUNDS, "{repeated} were repeated in {ROUNDS} rounds");
     println!("{} kept, {} arrived, {repeated} repeated", kept.len(), arrived.len());
+}
+
+/// A receiver, and what has arrived there.
+fn receiver(runtime: &tokio::runtime::Runtime) -> (String, Arrived) {
+    let arrived = Arrived::default();
+    let router = Router::new().fallback(take).with_state(Arc::clone(&arrived));
+    let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    runtime.spawn(async move { axum::serve(listener, router).await });
+    (url, arrived)
+}
+
+/// The same with messages that wait. After each kill a run that ends in order tells what was left.
+#[test]
+fn every_message_that_waits_in_a_sender_that_is_killed_at_any_moment_is_told_later() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    if let (Some(path), Ok(url), Ok(waits)) = (std::env::var_os(FILE), std::env::var(URL), std::env::var(WAITS)) {
+        return runtime.block_on(wait(Path::new(&path), &url, waits == "quiet"));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tierkeeper.db");
+    let (url, arrived) = receiver(&runtime);
+    let (mut kept, mut rounds_with_any) = (BTreeSet::new(), 0);
+    for round in 0..ROUNDS {
+        let waits = if round % 2 == 0 { "quiet" } else { "a minute" };
+        let child = sender(WAITING_NAME, &path, &url).env(WAITS, waits).spawn().unwrap();
+        let ids = kept_until_killed(child, round);
+        rounds_with_any += u64::from(!ids.is_empty());
+        kept.extend(ids);
+        // Some are killed several times before anybody tells what they left.
+        if round % 5 == 4 {
+            let told = async {
+                let (_store, _kit, teller) = teller(&path, &url, None);
+                teller.flush(Span::seconds(10)).await;
+            };
+            runtime.block_on(told);
+        }
+    }
+    // Whatever the receiver did not take at once.
+    let last = sender(NAME, &path, &url).env(LAST, "1").stdout(Stdio::null()).status().unwrap();
+    assert!(last.success());
+    let arrived = arrived.lock().unwrap();
+    assert!(rounds_with_any > ROUNDS / 2, "hardly anything waited: in {rounds_with_any} of {ROUNDS} rounds");
+    let lost: Vec<&String> = kept.iter().filter(|id| !arrived.contains_key(*id)).collect();
+    assert!(lost.is_empty(), "{} of {} were lost: {lost:?}", lost.len(), kept.len());
+    println!("{} waited in {rounds_with_any} rounds, {} arrived", kept.len(), arrived.len());
 }

@@ -29,7 +29,7 @@ pub struct Shortage {
 }
 
 /// What a rung lacks in every pool that is short.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lack {
     pub rung: String,
     pub pools: Vec<Shortage>,

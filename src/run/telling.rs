@@ -69,17 +69,18 @@ impl Telling {
         }
     }
 
-    /// Passes a notice on: at once where no program could help, else as soon as they are found. Never waits.
+    /// Passes a notice on: at once where no program could help, else as soon as they are found; it is kept meanwhile.
+    /// Never waits.
     pub fn tell(&self, notice: Notice, reason: Reason, lacking: Vec<Lack>) {
         let news = News { lacking, ..News::of(notice, reason) };
         let Some(found) = self.look(&news) else { return self.teller.notify(news) };
-        let teller = Arc::clone(&self.teller);
+        let (teller, held) = (Arc::clone(&self.teller), self.teller.hold(news.clone()));
         self.waiting.spawn(async move {
             let programs = match tokio::time::timeout(LOOK_MAX, found).await {
                 Ok(Ok(programs)) => programs,
                 Ok(Err(_)) | Err(_) => Vec::new(),
             };
-            teller.notify(News { programs, ..news });
+            teller.notify_held(held, News { programs, ..news });
         });
     }
 

@@ -22,12 +22,13 @@ use crate::units::Bytes;
 /// "tier", as SQLite keeps it.
 const APPLICATION: i64 = 0x7469_6572;
 /// Each brings the tables from the version that is its place in this list to the next.
-const MIGRATIONS: [&str; 5] = [
+const MIGRATIONS: [&str; 6] = [
     include_str!("migrations/1.sql"),
     include_str!("migrations/2.sql"),
     include_str!("migrations/3.sql"),
     include_str!("migrations/4.sql"),
     include_str!("migrations/5.sql"),
+    include_str!("migrations/6.sql"),
 ];
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
 /// Models that were seen last longest ago are forgotten beyond this many.

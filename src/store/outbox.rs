@@ -3,7 +3,7 @@
 use rusqlite::{Connection, params};
 
 use super::file::{signed, unsigned};
-use crate::letter::{Change, Left, Letter};
+use crate::letter::{Change, Known, Left, Letter};
 
 /// Messages that nobody has asked for in this long are thrown away: their webhook is not configured any more.
 const AGE_MAX_DAYS: i64 = 30;
@@ -33,7 +33,12 @@ pub(super) fn read(database: &Connection) -> rusqlite::Result<Left> {
     let waiting = rows.collect::<Result<_, _>>()?;
     let mut query = database.prepare("SELECT webhook FROM webhooks_gone ORDER BY webhook")?;
     let gone = query.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
-    Ok(Left { waiting, gone })
+    let mut query = database.prepare("SELECT event, told_unix_ms, notice FROM told ORDER BY event")?;
+    let known = query.query_map([], |row| {
+        Ok(Known { event: row.get(0)?, told_unix_ms: unsigned(row.get(1)?), notice: row.get(2)? })
+    })?;
+    let known = known.collect::<Result<_, _>>()?;
+    Ok(Left { waiting, gone, known })
 }
 
 pub(super) fn write(database: &mut Connection, change: &Change) -> rusqlite::Result<()> {
@@ -54,6 +59,10 @@ pub(super) fn write(database: &mut Connection, change: &Change) -> rusqlite::Res
             serde_json::to_string(&kept.contents).unwrap_or_default(),
             kept.body,
         ])?;
+    }
+    for Known { event, told_unix_ms, notice } in &change.known {
+        let put = "INSERT OR REPLACE INTO told (event, told_unix_ms, notice) VALUES (?1, ?2, ?3)";
+        transaction.prepare(put)?.execute(params![event, signed(*told_unix_ms), notice])?;
     }
     if let Some((webhook, status)) = &change.gone {
         transaction.execute("DELETE FROM outbox WHERE webhook = ?1", [webhook])?;

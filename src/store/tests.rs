@@ -12,7 +12,7 @@ use crate::footprint::Footprint;
 use crate::footprint::key::FootprintKey;
 use crate::footprint::load::Held;
 use crate::footprint::sightings::Sightings;
-use crate::letter::{Contents, Letter, Part};
+use crate::letter::{Contents, Known, Letter, Part};
 use crate::units::{Bytes, Span};
 
 fn folder() -> (TempDir, PathBuf) {
@@ -227,6 +227,10 @@ fn message(webhook: &str, id: &str) -> Letter {
     Letter { webhook, id, event, told_unix_ms, attempts: 0, due_unix_ms: Some(told_unix_ms), contents, body }
 }
 
+fn known(event: &str, told_unix_ms: u64) -> Known {
+    Known { event: event.to_owned(), told_unix_ms, notice: "{}".to_owned() }
+}
+
 fn put(letters: &[Letter]) -> Change {
     Change { put: letters.to_vec(), ..Change::default() }
 }
@@ -239,8 +243,10 @@ fn messages_that_have_not_arrived_are_there_in_the_next_run_and_who_is_gone_too(
     let again = Letter { attempts: 3, due_unix_ms: None, ..message("w", "b") };
     let changes = [
         put(&[message("w", "a"), message("w", "b"), message("v", "a"), message("x", "a")]),
-        Change { remove: vec![("w".to_owned(), "a".to_owned())], put: vec![again.clone()], gone: None },
+        Change { remove: vec![("w".to_owned(), "a".to_owned())], put: vec![again.clone()], ..Change::default() },
         Change { gone: Some(("x".to_owned(), 404)), ..Change::default() },
+        Change { known: vec![known("asleep", 5), known("stalled", 6)], ..Change::default() },
+        Change { known: vec![known("asleep", 7)], ..Change::default() },
     ];
     for change in changes {
         assert_eq!(messages.change(change).blocking_recv(), Ok(true));
@@ -248,7 +254,8 @@ fn messages_that_have_not_arrived_are_there_in_the_next_run_and_who_is_gone_too(
     drop(store);
     assert!(messages.change(put(&[message("w", "late")])).blocking_recv().is_err(), "nothing is written any more");
     let left = opened(&path).outbox;
-    assert_eq!(left, Left { waiting: vec![message("v", "a"), again], gone: vec!["x".to_owned()] });
+    let known = vec![known("asleep", 7), known("stalled", 6)];
+    assert_eq!(left, Left { waiting: vec![message("v", "a"), again], gone: vec!["x".to_owned()], known });
     assert_eq!(count(&path, "SELECT count(*) FROM waiting WHERE next_utc IS NULL"), 1);
     Connection::open(&path).unwrap().execute_batch("UPDATE outbox SET told_unix_ms = 1 WHERE webhook = 'v'").unwrap();
     assert_eq!(opened(&path).outbox.waiting.len(), 1, "nobody has asked for it in a month");

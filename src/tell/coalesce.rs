@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use super::generic::Stamp;
 use super::news::News;
 use crate::decide::notice::Notice;
 use crate::units::{Bytes, Moment, Span};
@@ -23,7 +24,14 @@ pub struct Coalescer {
 #[derive(Debug, Default)]
 struct Kind {
     told: Option<(Notice, Moment)>,
-    waiting: Option<News>,
+    waiting: Option<Pending>,
+}
+
+/// News that is to be told under this id. What is folded into it is told under it too; its time is that of the last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pending {
+    pub stamp: Stamp,
+    pub news: News,
 }
 
 /// Until when nobody is to be disturbed, if now is such a time.
@@ -31,27 +39,56 @@ pub type QuietUntil = Option<Moment>;
 
 impl Coalescer {
     /// Takes news in, and gives back what is to be told now.
-    pub fn offer(&mut self, now: Moment, quiet: QuietUntil, news: News) -> Option<News> {
+    pub fn offer(&mut self, now: Moment, quiet: QuietUntil, news: News, stamp: Stamp) -> Option<Pending> {
         self.ease(&news.notice);
         let kind = self.kinds.entry(kind(&news.notice)).or_default();
         kind.waiting = match kind.waiting.take() {
-            None => Some(news),
-            Some(earlier) => merged(earlier.notice, news.notice.clone()).map(|notice| News { notice, ..news }),
+            None => Some(Pending { stamp, news }),
+            Some(Pending { stamp: Stamp { id, .. }, news: earlier }) => merged(earlier.notice, news.notice.clone())
+                .map(|notice| Pending { stamp: Stamp { id, ..stamp }, news: News { notice, ..news } }),
         };
         // This also lets go of what waited and was undone since: people know where it ended.
         let known = kind.told.as_ref().filter(|(_, at)| now.since(*at) < KNOWN);
-        kind.waiting.take_if(|news| known.is_some_and(|(told, _)| same(&news.notice, told)));
+        kind.waiting.take_if(|waiting| known.is_some_and(|(told, _)| same(&waiting.news.notice, told)));
         kind.tell(now, quiet)
     }
 
+    /// Takes in what people were told in an earlier run.
+    pub fn recall(&mut self, notice: Notice, at: Moment) {
+        let kind = self.kinds.entry(kind(&notice)).or_default();
+        if kind.told.as_ref().is_none_or(|(_, before)| *before <= at) {
+            kind.told = Some((notice, at));
+        }
+    }
+
+    /// Takes in what waited in an earlier run. Of two of a kind it is the later that is given last.
+    pub fn resume(&mut self, pending: Pending) {
+        let kind = self.kinds.entry(kind(&pending.news.notice)).or_default();
+        kind.waiting = match kind.waiting.take() {
+            None => Some(pending),
+            Some(earlier) => merged(earlier.news.notice, pending.news.notice.clone())
+                .map(|notice| Pending { news: News { notice, ..pending.news }, ..pending }),
+        };
+    }
+
+    /// What waits now, of each kind.
+    pub fn waiting(&self) -> impl Iterator<Item = &Pending> {
+        self.kinds.values().filter_map(|kind| kind.waiting.as_ref())
+    }
+
+    /// What people were told last, of each kind.
+    pub fn told(&self) -> impl Iterator<Item = &(Notice, Moment)> {
+        self.kinds.values().filter_map(|kind| kind.told.as_ref())
+    }
+
     /// What has waited long enough; ask again until there is nothing.
-    pub fn due(&mut self, now: Moment, quiet: QuietUntil) -> Option<News> {
+    pub fn due(&mut self, now: Moment, quiet: QuietUntil) -> Option<Pending> {
         self.kinds.values_mut().find_map(|kind| kind.tell(now, quiet))
     }
 
-    /// Everything that waits, whatever the time: we are about to end.
-    pub fn rest(&mut self) -> Vec<News> {
-        self.kinds.values_mut().filter_map(|kind| kind.waiting.take()).collect()
+    /// What waits, whatever the time, for we are about to end; ask again until there is nothing.
+    pub fn rest(&mut self, now: Moment) -> Option<Pending> {
+        self.kinds.values_mut().find_map(|kind| kind.take(now))
     }
 
     /// When `due` will have something.
@@ -65,20 +102,27 @@ impl Coalescer {
     pub fn ease(&mut self, notice: &Notice) {
         let Notice::Upgraded { to, is_best, .. } = notice else { return };
         for kind in self.kinds.values_mut() {
-            kind.waiting = kind.waiting.take().and_then(|news| eased(news, to, *is_best));
+            kind.waiting = kind.waiting.take().and_then(|Pending { stamp, news }| {
+                let news = eased(news, to, *is_best)?;
+                Some(Pending { stamp, news })
+            });
         }
     }
 }
 
 impl Kind {
-    fn tell(&mut self, now: Moment, quiet: QuietUntil) -> Option<News> {
+    fn tell(&mut self, now: Moment, quiet: QuietUntil) -> Option<Pending> {
         let lately = self.told.as_ref().is_some_and(|(_, at)| now < *at + QUIET);
         if lately || quiet.is_some_and(|quiet| now < quiet) {
             return None;
         }
-        let news = self.waiting.take()?;
-        self.told = Some((news.notice.clone(), now));
-        Some(news)
+        self.take(now)
+    }
+
+    fn take(&mut self, now: Moment) -> Option<Pending> {
+        let pending = self.waiting.take()?;
+        self.told = Some((pending.news.notice.clone(), now));
+        Some(pending)
     }
 }
 
@@ -173,6 +217,17 @@ mod tests {
         News::of(notice, Reason::Cadence)
     }
 
+    fn stamp(id: &str, at_unix_ms: u64) -> Stamp {
+        Stamp { id: id.to_owned(), at_unix_ms }
+    }
+
+    impl Coalescer {
+        /// Takes it in under an id that nobody asks for.
+        fn hear(&mut self, now: Moment, quiet: QuietUntil, notice: Notice) -> Option<Notice> {
+            self.offer(now, quiet, news(notice), stamp("x", 0)).map(|pending| pending.news.notice)
+        }
+    }
+
     fn down(from: &str, to: &str, mib: u64) -> Notice {
         let fields = serde_json::json!({ "event": "downgraded", "from": from, "to": to, "pool": "ram",
             "missing": Bytes::mib(mib) });
@@ -200,12 +255,12 @@ mod tests {
             let now = Moment(second * 1000);
             let quiet = quiet.contains(&second).then_some(Moment(quiet.end * 1000));
             let next = coalescer.next(quiet);
-            while let Some(news) = coalescer.due(now, quiet) {
+            while let Some(pending) = coalescer.due(now, quiet) {
                 assert!(next.is_some_and(|next| next <= now), "it was said when it would be due");
-                told.push((second, news.notice));
+                told.push((second, pending.news.notice));
             }
             for (_, notice) in offered.iter().filter(|(at, _)| *at == second) {
-                told.extend(coalescer.offer(now, quiet, news(notice.clone())).map(|news| (second, news.notice)));
+                told.extend(coalescer.hear(now, quiet, notice.clone()).map(|notice| (second, notice)));
             }
         }
         told
@@ -262,11 +317,45 @@ mod tests {
     #[test]
     fn what_waits_is_had_at_the_end() {
         let mut coalescer = Coalescer::default();
-        assert!(coalescer.offer(Moment(0), None, news(down("a", "b", 1))).is_some());
-        assert!(coalescer.offer(Moment(1), None, news(down("b", "c", 1))).is_none());
+        assert!(coalescer.hear(Moment(0), None, down("a", "b", 1)).is_some());
+        assert!(coalescer.hear(Moment(1), None, down("b", "c", 1)).is_none());
         assert_eq!(coalescer.next(None), Some(Moment(60_000)));
-        assert_eq!(coalescer.rest(), [news(down("b", "c", 1))]);
-        assert_eq!(coalescer.next(None), None);
+        let rest = Pending { stamp: stamp("x", 0), news: news(down("b", "c", 1)) };
+        assert_eq!(coalescer.rest(Moment(2)), Some(rest));
+        assert_eq!((coalescer.rest(Moment(2)), coalescer.next(None)), (None, None));
+        assert_eq!(
+            coalescer.told().next(),
+            Some(&(down("b", "c", 1), Moment(2))),
+            "that is what is known from then on"
+        );
+    }
+
+    #[test]
+    fn what_is_folded_into_another_is_told_under_its_id_and_at_its_own_time() {
+        let mut coalescer = Coalescer::default();
+        let quiet = Some(Moment(9000));
+        for (at, from, to) in [(1, "a", "b"), (2, "b", "c")] {
+            let news = news(down(from, to, 1));
+            assert_eq!(coalescer.offer(Moment(at), quiet, news, stamp(from, at)), None);
+        }
+        let expected = Pending { stamp: stamp("a", 2), news: news(down("a", "c", 1)) };
+        assert_eq!(coalescer.due(Moment(9000), None), Some(expected));
+    }
+
+    #[test]
+    fn what_an_earlier_run_has_told_is_known_and_what_it_has_left_waits_as_it_did() {
+        let mut coalescer = Coalescer::default();
+        let (told, at) = (down("a", "b", 1), Moment(900_000));
+        coalescer.recall(told.clone(), at);
+        assert_eq!(coalescer.hear(at, None, told), None, "it is known");
+        assert_eq!(coalescer.waiting().count(), 0);
+        for (id, from, to) in [("1", "b", "c"), ("2", "c", "d")] {
+            coalescer.resume(Pending { stamp: stamp(id, 5), news: news(down(from, to, 1)) });
+        }
+        assert_eq!(coalescer.due(at, None), None, "the minute is not over");
+        assert_eq!(coalescer.next(None), Some(at + QUIET));
+        let expected = Pending { stamp: stamp("2", 5), news: news(down("b", "d", 1)) };
+        assert_eq!(coalescer.due(at + QUIET, None), Some(expected));
     }
 
     #[test]

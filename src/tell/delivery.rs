@@ -218,7 +218,7 @@ impl Mailbox {
         let due = all.iter().filter_map(|one| one.due).min();
         digest.due_unix_ms = due.map(unix_ms);
         let remove = kept.into_iter().map(|kept| (kept.webhook, kept.id)).collect();
-        self.keeper.change(Change { remove, put: vec![digest.clone()], gone: None }).await;
+        self.keeper.change(Change { remove, put: vec![digest.clone()], ..Change::default() }).await;
         let number = all.iter().map(|one| one.number).min().unwrap_or_default();
         let since = all.iter().map(|one| one.since).min().unwrap_or_else(Instant::now);
         self.with(|queue| queue.put_back(Waiting { kept: digest, number, since, due }));

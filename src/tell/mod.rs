@@ -27,6 +27,7 @@ mod private;
 mod quiet;
 mod samples;
 pub mod suggest;
+mod unsaid;
 mod vocabulary;
 pub mod sign;
 pub mod slack;
@@ -50,7 +51,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use self::address::AddressRefused;
-use self::coalesce::{Coalescer, QuietUntil};
+use self::coalesce::{Coalescer, Pending, QuietUntil};
 use self::delivery::Mailbox;
 use self::digest::Voice;
 use self::dress::Dress;
@@ -62,6 +63,7 @@ use self::office::{Carriers, Office};
 use self::outbox::{Nowhere, Outbox};
 use self::persona::{Persona, Words};
 use self::private::without_places;
+use self::unsaid::Unsaid;
 use crate::config::webhooks::WebhookFormat;
 use crate::config::{QuietHours, TellConfig};
 use crate::decide::notice::Notice;
@@ -90,7 +92,7 @@ pub enum TellError {
 
 /// Tells people. Dropping it ends its tasks after one last attempt for what waits.
 pub struct Teller {
-    heard: Sender<News>,
+    heard: Sender<Heard>,
     in_band: watch::Receiver<InBand>,
     closing: CancellationToken,
     mailboxes: Vec<Arc<Mailbox>>,
@@ -116,12 +118,16 @@ impl Teller {
         let (heard, hears) = channel(HEARD_MAX);
         let (in_band, in_band_heard) = watch::channel(InBand::default());
         let chooser = Chooser::new(config.experiments, tallies, StdRng::from_rng(&mut rand::rng()));
+        let mut coalescer = Coalescer::default();
+        let unsaid = Unsaid::new(&left, &mut coalescer);
         let speaker = Speaker {
             persona,
             upgrades: config.upgrades,
             quiet_hours: config.quiet_hours,
             office,
-            coalescer: Coalescer::default(),
+            coalescer,
+            held: Vec::new(),
+            unsaid,
             in_band,
             chooser,
             notebook,
@@ -138,8 +144,25 @@ impl Teller {
 
     /// Takes a notice in; never waits.
     pub fn notify(&self, news: News) {
+        self.hear(Heard::Now(Pending { stamp: Stamp::now(), news }));
+    }
+
+    /// Takes in what is to be told in a moment, when more is known of it. It is kept meanwhile. Never waits.
+    pub fn hold(&self, news: News) -> Held {
+        let stamp = Stamp::now();
+        self.hear(Heard::Soon(Pending { stamp: stamp.clone(), news }));
+        Held(stamp)
+    }
+
+    /// Takes in what was held, with all that is known of it now; never waits.
+    pub fn notify_held(&self, Held(stamp): Held, news: News) {
+        self.hear(Heard::Now(Pending { stamp, news }));
+    }
+
+    fn hear(&self, heard: Heard) {
+        let (Heard::Soon(Pending { news, .. }) | Heard::Now(Pending { news, .. })) = &heard;
         let event = news.notice.event();
-        if self.heard.try_send(news).is_err() {
+        if self.heard.try_send(heard).is_err() {
             tracing::warn!(message = "A notice was dropped, for too many wait or we are ending.", event);
         }
     }
@@ -159,6 +182,17 @@ fn voice(persona: &Persona) -> Voice {
     let (name, language) = (persona.name.clone(), persona.language.clone());
     Voice { name, language, away: persona.while_away().to_owned(), gone: persona.webhook_gone().to_owned() }
 }
+
+/// What goes to the speaking task.
+enum Heard {
+    /// It will come once more, with more in it.
+    Soon(Pending),
+    Now(Pending),
+}
+
+/// Something that is held until more is known of it.
+#[derive(Debug)]
+pub struct Held(Stamp);
 
 /// What is known of earlier runs, and what is for later ones.
 pub struct Memory {
@@ -185,23 +219,32 @@ struct Speaker {
     quiet_hours: Option<QuietHours>,
     office: Office,
     coalescer: Coalescer,
+    /// What will come once more.
+    held: Vec<Pending>,
+    unsaid: Unsaid,
     in_band: watch::Sender<InBand>,
     chooser: Chooser<StdRng>,
     notebook: Arc<dyn Notebook>,
 }
 
-async fn speak(mut speaker: Speaker, mut hears: Receiver<News>, closing: CancellationToken, _silent_at_end: DropGuard) {
+async fn speak(
+    mut speaker: Speaker,
+    mut hears: Receiver<Heard>,
+    closing: CancellationToken,
+    _silent_at_end: DropGuard,
+) {
     let start = Instant::now();
-    let now = || Moment(u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX));
+    let now = || unsaid::moment(start.elapsed());
     loop {
         let quiet = speaker.quiet_until(now());
-        let next = speaker.coalescer.next(quiet).map(|next| start + Span(next.0).duration());
+        let next = speaker.coalescer.next(quiet).map(|next| start + unsaid::elapsed(next));
         // Clocks are set, and a machine sleeps: what waits for the end of a night looks at the time now and then.
         let next = next.map(|next| if quiet.is_some() { next.min(Instant::now() + LOOK_AT_THE_TIME) } else { next });
         tokio::select! {
             biased;
             heard = hears.recv() => match heard {
-                Some(news) => speaker.hear(now(), news).await,
+                Some(Heard::Soon(pending)) => speaker.hold(pending).await,
+                Some(Heard::Now(pending)) => speaker.hear(now(), pending).await,
                 None => break,
             },
             () = tokio::time::sleep_until(next.unwrap_or(start)), if next.is_some() => speaker.speak_due(now()).await,
@@ -209,26 +252,43 @@ async fn speak(mut speaker: Speaker, mut hears: Receiver<News>, closing: Cancell
             () = closing.cancelled() => hears.close(),
         }
     }
-    let quiet = speaker.quiet_until(now());
-    for news in speaker.coalescer.rest() {
-        if quiet.is_none() {
-            speaker.tell(&news).await;
+    // What waits for the end of a night is kept for the next run.
+    if speaker.quiet_until(now()).is_none() {
+        while let Some(pending) = speaker.coalescer.rest(now()) {
+            speaker.tell(pending).await;
         }
     }
 }
 
 impl Speaker {
-    async fn hear(&mut self, now: Moment, news: News) {
+    async fn hold(&mut self, pending: Pending) {
+        self.held.push(pending);
+        self.keep().await;
+    }
+
+    async fn hear(&mut self, now: Moment, Pending { stamp, news }: Pending) {
+        self.held.retain(|held| held.stamp.id != stamp.id);
         let text = self.persona.say(&news, 0, Dress::Plain).text;
         self.in_band.send_modify(|in_band| in_band.hear(&news.notice, &text));
         if matches!(news.notice, Notice::Upgraded { .. }) && !self.upgrades {
-            return self.coalescer.ease(&news.notice);
+            self.coalescer.ease(&news.notice);
+            return self.keep().await;
         }
-        let quiet = self.quiet_until(now);
-        match self.coalescer.offer(now, quiet, news) {
-            Some(news) => self.tell(&news).await,
-            None if quiet.is_some() => tracing::info!(message = "A message may wait for the end of the quiet hours."),
-            None => {}
+        let (quiet, event) = (self.quiet_until(now), news.notice.event());
+        if let Some(pending) = self.coalescer.offer(now, quiet, news, stamp) {
+            return self.tell(pending).await;
+        }
+        self.keep().await;
+        if let Some(waits) = self.coalescer.waiting().find(|waits| waits.news.notice.event() == event) {
+            tracing::info!(message = "A message waits for its time.", event, id = waits.stamp.id);
+        }
+    }
+
+    /// Keeps what waits, and what people know.
+    async fn keep(&mut self) {
+        let (change, shelf) = self.unsaid.update(&self.coalescer, &self.held);
+        if self.office.keep(change).await {
+            self.unsaid.kept(shelf);
         }
     }
 
@@ -238,21 +298,22 @@ impl Speaker {
 
     async fn speak_due(&mut self, now: Moment) {
         let quiet = self.quiet_until(now);
-        while let Some(news) = self.coalescer.due(now, quiet) {
-            self.tell(&news).await;
+        while let Some(pending) = self.coalescer.due(now, quiet) {
+            self.tell(pending).await;
         }
     }
 
-    async fn tell(&mut self, news: &News) {
-        let event = news.notice.event();
+    async fn tell(&mut self, Pending { stamp, news }: Pending) {
+        let (news, event) = (&news, news.notice.event());
         let choice = self.chooser.choose(&news.notice, self.persona.variants(event));
         let (Choice::Tell(variant) | Choice::Withhold(variant)) = choice;
-        let stamp = Stamp::now();
+        let stamp = self.unsaid.told_as_of(stamp);
         let words = self.say(variant, news, Dress::Plain);
         if let Choice::Withhold(variant) = choice {
             let message = "A suggestion was withheld, to see whether room comes by itself.";
             tracing::info!(message, event, variant, id = stamp.id);
-            return self.note(news, &stamp, variant, None);
+            self.note(news, &stamp, variant, None);
+            return self.keep().await;
         }
         self.note(news, &stamp, variant, Some(words.text.clone()));
         tracing::info!(
@@ -269,7 +330,10 @@ impl Speaker {
             WebhookFormat::Ntfy => ntfy::payload(&words, &self.persona.name, generic::severity(&news.notice)),
             WebhookFormat::Generic => generic::payload(&stamp, &words, &self.persona, news),
         };
-        self.office.send(&stamp, event, &words.text, body).await;
+        let (beside, shelf) = self.unsaid.update(&self.coalescer, &self.held);
+        if self.office.send(&stamp, event, &words.text, body, beside).await {
+            self.unsaid.kept(shelf);
+        }
     }
 
     fn say(&self, variant: &str, news: &News, dress: Dress) -> Words {

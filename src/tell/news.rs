@@ -1,12 +1,14 @@
 //! News: what there is to tell -> the notice, its reason, and what a person could close to help.
 
+use serde::{Deserialize, Serialize};
+
 use crate::decide::fit::Lack;
 use crate::decide::notice::Notice;
 use crate::decide::reason::Reason;
 use crate::units::Bytes;
 
 /// One thing to be told.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct News {
     pub notice: Notice,
     pub reason: Reason,
@@ -17,7 +19,7 @@ pub struct News {
 }
 
 /// A program as people know it: all of a browser's processes are one.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Program {
     pub name: String,
     /// What closing it frees, of main memory and of the graphics cards' own.

@@ -74,8 +74,16 @@ impl Office {
         Ok((Office { outlets, keeper }, aborts))
     }
 
-    /// Sends a message on its way: as soon as it is kept, or after a moment without that.
-    pub async fn send(&self, stamp: &Stamp, event: &str, text: &str, body: impl Fn(WebhookFormat) -> String) {
+    /// Sends a message on its way: as soon as it is kept, in one step with `beside`, or after a moment without that.
+    /// Whether it was kept.
+    pub async fn send(
+        &self,
+        stamp: &Stamp,
+        event: &str,
+        text: &str,
+        body: impl Fn(WebhookFormat) -> String,
+        beside: Change,
+    ) -> bool {
         let text = shortened(text, PART_LENGTH_MAX);
         let part = Part { id: stamp.id.clone(), at_unix_ms: stamp.at_unix_ms, event: event.to_owned(), text };
         let wanting = self.outlets.iter().filter(|outlet| outlet.wants(event));
@@ -94,12 +102,16 @@ impl Office {
                 (outlet, kept)
             })
             .collect();
-        if letters.is_empty() {
-            return;
-        }
-        let put = letters.iter().map(|(_, kept)| kept.clone()).collect();
-        self.keeper.change(Change { put, ..Change::default() }).await;
+        let mut change = beside;
+        change.put.extend(letters.iter().map(|(_, kept)| kept.clone()));
+        let kept = self.keep(change).await;
         letters.into_iter().for_each(|(outlet, kept)| outlet.mailbox.put(kept));
+        kept
+    }
+
+    /// Keeps what is not on its way yet. Whether it could be.
+    pub async fn keep(&self, change: Change) -> bool {
+        change == Change::default() || self.keeper.change(change).await
     }
 
     pub fn mailboxes(&self) -> Vec<Arc<Mailbox>> {

@@ -41,13 +41,14 @@ impl Keeper {
         Keeper { outbox, said: Arc::default() }
     }
 
-    /// Makes the change, or says once that it could not; whoever waits here never waits for long.
-    pub async fn change(&self, change: Change) {
+    /// Makes the change, or says once that it could not; whoever waits here never waits for long. Whether it was kept.
+    pub async fn change(&self, change: Change) -> bool {
         let kept = tokio::time::timeout(KEEP_MAX, self.outbox.change(change)).await.unwrap_or(false);
         if kept {
             self.said.store(false, Ordering::Relaxed);
         } else if !self.said.swap(true, Ordering::Relaxed) {
             tracing::warn!(message = "Messages cannot be kept; what has not arrived at the end of the run is lost.");
         }
+        kept
     }
 }

@@ -200,7 +200,7 @@ async fn in_quiet_hours_nobody_is_told_and_what_is_said_in_the_log_is_why() {
     sidecar.until_serves("large").await;
     let lease = press(&sidecar).await;
     sidecar.until_serves("small").await;
-    sidecar.until_said("A message may wait for the end of the quiet hours.").await;
+    sidecar.until_said("A message waits for its time.").await;
     // By the morning it is better again, and no news.
     let_go(&sidecar, lease).await;
     sidecar.until_serves("large").await;

@@ -103,6 +103,13 @@ enum AtEnd {
     LastTry,
 }
 
+/// How long nothing is sent to a receiver that wants nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Until {
+    NextRun,
+    Ever,
+}
+
 impl Mailbox {
     pub fn new(label: Label, voice: Voice, pace: Option<Duration>, keeper: Keeper) -> Self {
         Mailbox { label, voice, pace, keeper, queue: Mutex::default(), changed: Notify::new() }
@@ -243,7 +250,8 @@ impl Mailbox {
                 tracing::warn!(message = "A message was rejected by its receiver.", format, host, event, status);
                 self.keeper.change(Change { remove, ..Change::default() }).await;
             }
-            Answer::Closed(status) => self.give_up(status, others).await,
+            Answer::Gone(status) => self.give_up(status, Until::Ever, others).await,
+            Answer::Closed(status) => self.give_up(status, Until::NextRun, others).await,
             Answer::Throttled(wait) => {
                 let pause = wait.map(|wait| Instant::now() + wait);
                 self.with(|queue| queue.not_before = pause);
@@ -292,37 +300,31 @@ impl Mailbox {
         self.with(|queue| queue.put_back(one));
     }
 
-    /// The receiver is gone, or does not know us: that need not be asked a second time. The others hear of it in the same
+    /// The receiver is gone, or does not let us in: that need not be asked a second time. The others hear of it in the same
     /// step in which it is kept, so that people are told, and told once.
-    async fn give_up(&self, status: u16, others: &[Arc<Mailbox>]) {
-        let (Label { format, host, name }, message) = (&self.label, "The webhook does not exist or does not know us.");
-        let is_gone = is_gone_for_good(*format, status);
-        let again = if is_gone { "never: write its new URL into the config" } else { "in the next run" };
+    async fn give_up(&self, status: u16, until: Until, others: &[Arc<Mailbox>]) {
+        let Label { format, host, name } = &self.label;
+        let (message, again) = match until {
+            Until::Ever => ("The webhook does not exist any more.", "never: write its new URL into the config"),
+            Until::NextRun => ("The webhook does not let us in.", "in the next run"),
+        };
         tracing::error!(message, format = format.name(), host, status, tried_again = again);
         let waiting = self.with(|queue| {
             queue.closed = true;
             std::mem::take(&mut queue.waiting)
         });
-        if !is_gone {
+        if until == Until::NextRun {
             let message = "What waits for the webhook is kept for the next run.";
-            return tracing::warn!(message, waiting = waiting.len() + 1);
+            tracing::warn!(message, waiting = waiting.len() + 1);
         }
         let stamp = Stamp::now();
         let told = others.iter().filter(|other| !other.is_closed());
         let letters = told.map(|other| (other, gone::letter(&other.label, &other.voice, *format, &stamp)));
         let letters: Vec<(&Arc<Mailbox>, Letter)> = letters.collect();
         let put = letters.iter().map(|(_, letter)| letter.clone()).collect();
-        self.keeper.change(Change { gone: Some((name.clone(), status)), put, ..Change::default() }).await;
+        let gone = (until == Until::Ever).then(|| (name.clone(), status));
+        self.keeper.change(Change { gone, put, ..Change::default() }).await;
         letters.into_iter().for_each(|(other, letter)| other.put(letter));
-    }
-}
-
-/// Whether that status means that this URL will never work again. A home server says 404 also while it is set up.
-fn is_gone_for_good(format: WebhookFormat, status: u16) -> bool {
-    match format {
-        WebhookFormat::Discord | WebhookFormat::Slack => matches!(status, 404 | 410),
-        WebhookFormat::Generic => status == 410,
-        WebhookFormat::Ntfy => false,
     }
 }
 
@@ -608,15 +610,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_receiver_that_is_gone_gets_nothing_more_in_this_run_or_any_other() {
-        for (format, status, for_good) in [
-            (WebhookFormat::Discord, 404, true),
-            (WebhookFormat::Slack, 410, true),
-            (WebhookFormat::Generic, 410, true),
-            (WebhookFormat::Generic, 404, false),
-            (WebhookFormat::Discord, 401, false),
-            (WebhookFormat::Ntfy, 404, false),
-        ] {
-            let mut rig = rig_of(format, Shelf::default(), [Answer::Closed(status)]);
+        for (answer, for_good) in [(Answer::Gone(404), true), (Answer::Closed(401), false)] {
+            let mut rig = rig([answer.clone()]);
             rig.put("a");
             assert_eq!(rig.asked(1).await, [(0, "a".to_owned())]);
             tokio::time::timeout(Duration::from_secs(1), &mut rig.task).await.expect("the task ends").unwrap();
@@ -624,26 +619,25 @@ mod tests {
             assert_eq!(rig.mailbox.waiting(), 0);
             assert!(rig.asked.try_recv().is_err());
             let gone = rig.shelf.1.lock().unwrap().clone();
-            assert_eq!(gone, if for_good { vec!["w".to_owned()] } else { vec![] }, "{format:?} {status}");
+            assert_eq!(gone, if for_good { vec!["w".to_owned()] } else { vec![] }, "{answer:?}");
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn when_a_receiver_is_gone_for_good_the_others_are_told_once() {
-        for (status, told) in [(404, 1), (401, 0)] {
+    async fn when_a_receiver_is_gone_or_lets_nobody_in_the_others_are_told_once() {
+        for answer in [Answer::Gone(404), Answer::Closed(401)] {
             let shelf = Shelf::default();
             let mut here = rig_of(WebhookFormat::Generic, shelf.clone(), []);
             let closed = rig_of(WebhookFormat::Generic, shelf.clone(), [Answer::Closed(401)]);
             closed.mailbox.close();
             let others = vec![Arc::clone(&here.mailbox), Arc::clone(&closed.mailbox)];
-            let answers = [Answer::Closed(status)];
-            let gone = rig_beside(others, WebhookFormat::Discord, shelf.clone(), answers);
+            let gone = rig_beside(others, WebhookFormat::Discord, shelf.clone(), [answer.clone()]);
             gone.put("a");
             gone.put("b");
             gone.task.await.unwrap();
             tokio::time::sleep(Duration::from_secs(10)).await;
             let heard: Vec<Letter> = std::iter::from_fn(|| here.asked.try_recv().ok()).map(|(_, kept)| kept).collect();
-            assert_eq!(heard.len(), told, "{status}: {heard:?}");
+            assert_eq!(heard.len(), 1, "{answer:?}: {heard:?}");
             for kept in heard {
                 assert_eq!((kept.event.as_str(), parts(&kept)), (gone::EVENT, vec!["Discord is gone"]));
                 let body: serde_json::Value = serde_json::from_str(&kept.body).unwrap();

@@ -43,7 +43,7 @@ struct Payload<'a> {
     /// When it was told, in milliseconds since 1970.
     at_unix_ms: u64,
     /// What has happened, such as `downgraded`; `digest` for what came too late to be news, and `webhook_gone` when another
-    /// webhook will never work again.
+    /// webhook takes no messages any more.
     event: &'a str,
     severity: Severity,
     /// The message, in the persona's words.
@@ -157,10 +157,10 @@ pub fn digest(stamp: &Stamp, text: &str, voice: &Voice, contents: &Contents) -> 
     apart(stamp, (super::digest::EVENT, Severity::Info), text, voice, (facts, reason))
 }
 
-/// The body of the message that another webhook is gone.
+/// The body of the message that another webhook takes nothing any more.
 pub fn gone(stamp: &Stamp, text: &str, voice: &Voice, webhook: &str) -> String {
     let facts = Facts { webhook: Some(webhook), ..Facts::default() };
-    let reason = "it said that it does not exist any more";
+    let reason = "it said that it does not exist any more, or does not let us in";
     apart(stamp, (super::gone::EVENT, Severity::Warning), text, voice, (facts, reason))
 }
 

@@ -1,4 +1,4 @@
-//! Gone: a webhook that will never work again -> one message about that for another one.
+//! Gone: a webhook that takes no messages any more -> one message about that for another one.
 //!
 //! Whoever reads nothing else than that webhook would take the silence for good news.
 
@@ -13,7 +13,7 @@ use crate::letter::{Contents, Letter, Part};
 /// The event of such a message.
 pub const EVENT: &str = "webhook_gone";
 
-/// The message for one webhook, that the one of this format is gone.
+/// The message for one webhook, that the one of this format takes nothing any more.
 pub fn letter(to: &Label, voice: &Voice, gone: WebhookFormat, stamp: &Stamp) -> Letter {
     let text = voice.gone(called(gone));
     let words = Words { variant: String::new(), text: text.clone(), tip: None };

@@ -33,8 +33,10 @@ pub enum Answer {
     Throttled(Option<Duration>),
     /// The receiver will not take this message, ever.
     Rejected(u16),
-    /// The receiver is gone or does not know us: nothing will come through.
+    /// The receiver does not know us: nothing will come through before somebody has changed that.
     Closed(u16),
+    /// The receiver is gone, for good.
+    Gone(u16),
     /// It may work later.
     Failed(String),
 }
@@ -120,7 +122,7 @@ impl HttpPost {
                 }
             }
         }
-        Ok(judge(status, &headers, &head))
+        Ok(judge(self.format, status, &headers, &head))
     }
 }
 
@@ -153,11 +155,18 @@ fn client(url: &Url, reach: Reach) -> Result<Client, reqwest::Error> {
     }
 }
 
-fn judge(status: StatusCode, headers: &HeaderMap, head: &[u8]) -> Answer {
+/// What an answer means. Discord asks never to use an address again that it does not know, and Slack says the same of a
+/// webhook that was taken away. Standard Webhooks count 404 among the failures, and only 410 as the end; ntfy knows every
+/// topic. There a 404 comes from something before the receiver, while that is not up.
+fn judge(format: WebhookFormat, status: StatusCode, headers: &HeaderMap, head: &[u8]) -> Answer {
     match status.as_u16() {
         200..=299 => Answer::Delivered(used_up(headers)),
         429 => Answer::Throttled(retry_after(headers, head)),
-        code @ (401 | 403 | 404 | 410) => Answer::Closed(code),
+        404 if matches!(format, WebhookFormat::Ntfy | WebhookFormat::Generic) => {
+            Answer::Failed("status 404".to_owned())
+        }
+        code @ (404 | 410) => Answer::Gone(code),
+        code @ (401 | 403) => Answer::Closed(code),
         code @ (408 | 425) => Answer::Failed(format!("status {code}")),
         503 if headers.contains_key(RETRY_AFTER) => Answer::Throttled(retry_after(headers, head)),
         code @ 300..=399 => Answer::Failed(format!("status {code}: a redirect is not followed")),
@@ -228,23 +237,41 @@ mod tests {
         assert!(first.starts_with("ntfy-") && first.len() == 13 && !first.contains("mai"), "{first}");
     }
 
+    const FORMATS: [WebhookFormat; 4] =
+        [WebhookFormat::Discord, WebhookFormat::Slack, WebhookFormat::Ntfy, WebhookFormat::Generic];
+
+    fn judged_by(format: WebhookFormat, status: u16) -> Answer {
+        judge(format, StatusCode::from_u16(status).unwrap(), &HeaderMap::new(), b"")
+    }
+
     fn judged(status: u16, header: Option<&str>, body: &str) -> Answer {
         let mut headers = HeaderMap::new();
         headers.extend(header.map(|value| (RETRY_AFTER, value.parse().unwrap())));
-        judge(StatusCode::from_u16(status).unwrap(), &headers, body.as_bytes())
+        judge(WebhookFormat::Discord, StatusCode::from_u16(status).unwrap(), &headers, body.as_bytes())
     }
 
     #[test]
     fn each_status_has_its_consequence() {
-        assert_eq!(judged(204, None, ""), Answer::Delivered(None));
-        for code in [401, 403, 404, 410] {
-            assert_eq!(judged(code, None, ""), Answer::Closed(code));
+        for format in FORMATS {
+            assert_eq!(judged_by(format, 204), Answer::Delivered(None));
+            for code in [401, 403] {
+                assert_eq!(judged_by(format, code), Answer::Closed(code));
+            }
+            for code in [400, 413, 422] {
+                assert_eq!(judged_by(format, code), Answer::Rejected(code));
+            }
+            for code in [302, 308, 408, 500, 502, 503] {
+                assert!(matches!(judged_by(format, code), Answer::Failed(_)), "{code}");
+            }
         }
-        for code in [400, 413, 422] {
-            assert_eq!(judged(code, None, ""), Answer::Rejected(code));
-        }
-        for code in [302, 308, 408, 500, 502, 503] {
-            assert!(matches!(judged(code, None, ""), Answer::Failed(_)), "{code}");
+    }
+
+    #[test]
+    fn who_is_gone_for_good_says_so_in_the_way_of_his_service() {
+        let gone = |format| [404, 410].map(|code| judged_by(format, code) == Answer::Gone(code));
+        assert_eq!(FORMATS.map(gone), [[true, true], [true, true], [false, true], [false, true]]);
+        for format in [WebhookFormat::Ntfy, WebhookFormat::Generic] {
+            assert_eq!(judged_by(format, 404), Answer::Failed("status 404".to_owned()), "it is tried again");
         }
     }
 
@@ -266,7 +293,7 @@ mod tests {
         let headers = |remaining: &'static str, after: &'static str| {
             let pair = [("x-ratelimit-remaining", remaining), ("x-ratelimit-reset-after", after)];
             let pair = pair.map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
-            judge(StatusCode::NO_CONTENT, &pair.into_iter().collect(), b"")
+            judge(WebhookFormat::Discord, StatusCode::NO_CONTENT, &pair.into_iter().collect(), b"")
         };
         assert_eq!(headers("0", "1.5"), Answer::Delivered(Some(Duration::from_millis(1500))));
         assert_eq!(headers("4", "1.5"), Answer::Delivered(None));

@@ -53,7 +53,7 @@ impl Default for Vocabulary {
             and: word("and"),
             while_away: word("While you were away:"),
             webhook_gone: word(
-                "I can no longer reach you in one place ({}), for its address is gone. Please give me a new one.",
+                "I can no longer reach you in one place ({}): its address does not take my messages any more. Please look at it.",
             ),
         }
     }

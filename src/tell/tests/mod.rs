@@ -261,7 +261,7 @@ async fn a_webhook_that_is_gone_is_not_called_again_and_that_is_said_once() {
     teller.notify(News::of(downgraded("large", "small"), Reason::Stopping));
     teller.flush(GRACE).await;
     assert!(receiver.requests.try_recv().is_err());
-    assert_eq!(log.text().matches("The webhook does not exist or does not know us.").count(), 1, "{}", log.text());
+    assert_eq!(log.text().matches("The webhook does not exist any more.").count(), 1, "{}", log.text());
     // Those who read the log are told all the same.
     assert_eq!(log.text().matches("A message was sent.").count(), 2);
 }

@@ -191,12 +191,26 @@ impl Controller {
         self.ledger.leaked.entry(rung.model.clone()).or_default().set(pool, Some(kept));
         let rest = self.latest.pool(pool).map(|latest| latest.own_now.saturating_sub(self.ledger.leaked_of(pool)));
         self.books.beside_leaks.set(pool, rest);
-        if self.books.told_of.insert(rung.model.clone()) {
+        if self.matters(pool, kept) && self.books.told_of.insert(rung.model.clone()) {
             let reason = Reason::MemoryKept { model: rung.model.clone(), pool, kept, after, known_by };
             let serving = self.serving.as_ref().map(|serving| serving.name.clone());
             let notice = Notice::MemoryKept { rung: rung.name.clone(), kept, pool, serving };
             self.commands.push_back(Command::Notify { notice, reason });
         }
+    }
+
+    /// Whether people are to hear that so much is kept: with all that was kept before it is as much as a climb leaves free,
+    /// or a rung would fit without it. Less than that is counted all the same.
+    fn matters(&self, pool: Pool, kept: Bytes) -> bool {
+        let Some(latest) = self.latest.pool(pool) else { return false };
+        let margin = latest.capacity.share(self.policy.upgrade.margin);
+        if self.ledger.leaked_of(pool) >= margin.max(BACK_MIN) {
+            return true;
+        }
+        let limits = [latest.ceiling, latest.ceiling.saturating_sub(margin)];
+        let needs = self.policy.ladder.iter().filter_map(|rung| self.footprint(rung));
+        let mut beside_others = needs.map(|need| latest.foreign + amount(&need, pool));
+        kept >= BACK_MIN && beside_others.any(|sum| limits.iter().any(|limit| (sum..sum + kept).contains(limit)))
     }
 
     /// A model that is told to go once more is ours again until it is seen what becomes of it.

@@ -167,6 +167,8 @@ pub(super) struct Rig {
     /// many percent models are larger than their bounds.
     unlisted: BTreeSet<String>,
     pub(super) lingering: u64,
+    /// The same in MiB, beside it.
+    lingering_mib: u64,
     excess: u64,
     /// By how many percent they are smaller.
     shortfall: u64,
@@ -234,6 +236,7 @@ impl Rig {
             exited: false,
             unlisted: BTreeSet::new(),
             lingering: 0,
+            lingering_mib: 0,
             excess: 0,
             shortfall: 0,
             grown: 0,
@@ -394,7 +397,8 @@ impl Rig {
         let size = |model: &String| SIZES.iter().find(|(name, _)| model.starts_with(name)).map_or(0, |(_, gib)| *gib);
         let loaded: u64 = self.loaded.iter().map(size).sum();
         let own = Bytes::mib(loaded * 1024 * (100 + self.excess - self.shortfall) / 100)
-            + Bytes::gib(self.lingering + self.grown);
+            + Bytes::gib(self.lingering + self.grown)
+            + Bytes::mib(self.lingering_mib);
         let resident = |model: &String| Resident { model: model.clone(), state: ResidentState::Loaded, context: None };
         let process = ProcessMemory {
             pid: 1,

@@ -85,6 +85,25 @@ fn a_server_that_says_unloaded_and_keeps_the_memory_is_found_out_and_nothing_is_
 }
 
 #[test]
+fn what_is_kept_is_told_where_it_is_the_margin_or_takes_a_rung_its_place() {
+    // 24 GiB: a climb leaves 1.2 of them free below the ceiling, which is 19.2; the large rung takes 12.
+    for (foreign, kept_mib, told) in [(2, 1228, 0), (2, 1229, 1), (5, 600, 0), (6, 600, 1), (7, 600, 1)] {
+        let mut rig = Rig::new(policy(false, false));
+        rig.foreign = foreign;
+        rig.step(Event::Says(Said::Pin { rung: "small".to_owned(), lasts: None }));
+        rig.run(Span::seconds(20));
+        assert_eq!(rig.serving().as_deref(), Some("small"));
+        rig.step(Event::Says(Said::Sleep { lasts: None }));
+        rig.run_until_unload();
+        rig.lingering_mib = kept_mib;
+        rig.run(Span::seconds(60));
+        assert_eq!(rig.controller.status().phase, Phase::Asleep);
+        assert_eq!(rig.foreign_seen(), Bytes::gib(foreign) + Bytes::mib(kept_mib), "it is counted in any case");
+        assert_eq!(rig.told_of("memory_kept").len(), told, "{foreign} GiB, {kept_mib} MiB: {:?}", rig.told);
+    }
+}
+
+#[test]
 fn a_server_that_keeps_half_of_the_memory_is_found_out_too() {
     let mut rig = Rig::leaving_large(8);
     rig.lingering = 6;

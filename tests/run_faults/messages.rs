@@ -127,6 +127,7 @@ async fn a_downgrade_is_told_once_to_every_format_and_what_is_seen_of_it_is_coun
     let counted = &report["variants"][0];
     assert_eq!((&counted["variant"], &counted["told"], &counted["acked"]), (&told["variant"], &json!(1), &json!(1)));
 
+    let shown = sidecar.status().await.unwrap().to_string();
     let_go(&sidecar, lease).await;
     sidecar.until_serves("large").await;
     sidecar.stop().await;
@@ -136,7 +137,7 @@ async fn a_downgrade_is_told_once_to_every_format_and_what_is_seen_of_it_is_coun
         assert_eq!(receiver.got(path).len(), receiver.got("/chat").len(), "{path}");
     }
     for secret in ["t0ken", "mai-7", SECRET] {
-        assert!(!sidecar.log().contains(secret), "{secret}");
+        assert!(!sidecar.log().contains(secret) && !shown.contains(secret), "{secret}");
     }
 }
 
@@ -190,13 +191,59 @@ async fn a_receiver_that_was_down_for_long_gets_one_digest() {
     assert_eq!(alone, [1, 0, 0], "that is all of it");
 }
 
+/// Two hours around now, as the config has them.
+fn quiet_now() -> String {
+    let now = ZonedDateTime::now();
+    let (hour, minute) = (now.hour(), now.minute());
+    format!("  quiet_hours: \"{:02}:{minute:02}-{:02}:{minute:02}\"\n", (hour + 23) % 24, (hour + 1) % 24)
+}
+
+#[tokio::test]
+async fn what_waited_in_the_quiet_hours_when_it_was_killed_is_told_by_the_run_that_comes_after_them() {
+    let (server, receiver) = (fake().await, Receiver::here().await);
+    let hours = quiet_now();
+    let mut sidecar = Sidecar::start(&plan(&server, format!("{hours}{}", generic(&receiver))));
+    sidecar.until_serves("large").await;
+    press(&sidecar).await;
+    sidecar.until_said("A message waits for its time.").await;
+    sidecar.signal("KILL").await;
+    sidecar.ends_within(SOON).await;
+    assert_eq!(receiver.got("/chat").len(), 0);
+    let store = sidecar.folder.path().join(".local/state/tierkeeper/tierkeeper.db");
+    let id: String =
+        rusqlite::Connection::open(store).unwrap().query_row("SELECT id FROM waiting", [], |row| row.get(0)).unwrap();
+    let config = sidecar.folder.path().join("config.yaml");
+    let without = std::fs::read_to_string(&config).unwrap().replace(&hours, "");
+    std::fs::write(&config, without).unwrap();
+    let mut sidecar = sidecar.again();
+    let told = receiver.until_told("downgraded").await;
+    assert_eq!(told["id"], id);
+    sidecar.stop().await;
+    assert_eq!(receiver.of("downgraded").len(), 1);
+}
+
+#[tokio::test]
+async fn on_a_full_disk_it_switches_and_tells_all_the_same() {
+    let (server, receiver) = (fake().await, Receiver::here().await);
+    let mut sidecar = Sidecar::start(&plan(&server, generic(&receiver)));
+    sidecar.until_serves("large").await;
+    sidecar.stop().await;
+    let mut sidecar = sidecar.again_on_a_full_disk();
+    sidecar.until_serves("large").await;
+    let lease = press(&sidecar).await;
+    receiver.until_told("downgraded").await;
+    sidecar.until_serves("small").await;
+    sidecar.until_said("Messages cannot be kept").await;
+    let_go(&sidecar, lease).await;
+    sidecar.until_serves("large").await;
+    sidecar.stop().await;
+    assert_eq!(receiver.of("downgraded").len(), 1);
+}
+
 #[tokio::test]
 async fn in_quiet_hours_nobody_is_told_and_what_is_said_in_the_log_is_why() {
     let (server, receiver) = (fake().await, Receiver::here().await);
-    let now = ZonedDateTime::now();
-    let (hour, minute) = (now.hour(), now.minute());
-    let hours = format!("{:02}:{minute:02}-{:02}:{minute:02}", (hour + 23) % 24, (hour + 1) % 24);
-    let mut sidecar = Sidecar::start(&plan(&server, format!("  quiet_hours: \"{hours}\"\n{}", generic(&receiver))));
+    let mut sidecar = Sidecar::start(&plan(&server, format!("{}{}", quiet_now(), generic(&receiver))));
     sidecar.until_serves("large").await;
     let lease = press(&sidecar).await;
     sidecar.until_serves("small").await;
@@ -205,7 +252,7 @@ async fn in_quiet_hours_nobody_is_told_and_what_is_said_in_the_log_is_why() {
     let_go(&sidecar, lease).await;
     sidecar.until_serves("large").await;
     sidecar.stop().await;
-    assert_eq!(receiver.got("/chat").len(), 0, "{hours}: {:#?}", receiver.got("/chat"));
+    assert_eq!(receiver.got("/chat").len(), 0, "{:#?}", receiver.got("/chat"));
 }
 
 /// What is told of this downgrade while somebody's program holds memory.

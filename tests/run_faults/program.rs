@@ -13,7 +13,12 @@ pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 /// The program, in an environment of its own: nothing of the machine's own settings is read.
 pub(crate) fn tierkeeper(home: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tierkeeper"));
+    within(env!("CARGO_BIN_EXE_tierkeeper"), home)
+}
+
+/// Any program, with the same around it.
+pub(crate) fn within(program: &str, home: &Path) -> Command {
+    let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
         if name.to_str().is_some_and(|name| name.starts_with("TIERKEEPER_")) {
             command.env_remove(name);

@@ -13,7 +13,7 @@ use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::plain_client::plain_client;
-use super::program::{SOON, free_port, tierkeeper};
+use super::program::{SOON, free_port, tierkeeper, within};
 
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -125,9 +125,21 @@ impl Sidecar {
 
     /// One that has ended is started once more, with what it kept.
     pub(crate) fn again(self) -> Self {
+        let command = tierkeeper(self.folder.path());
+        self.again_as(command)
+    }
+
+    /// The same, and no file can grow beyond a few pages: as on a disk that is full.
+    pub(crate) fn again_on_a_full_disk(self) -> Self {
+        let program = tierkeeper(self.folder.path());
+        let mut command = within("sh", self.folder.path());
+        command.args(["-c", "trap '' XFSZ; ulimit -f 64; exec \"$0\" \"$@\""]).arg(program.as_std().get_program());
+        self.again_as(command)
+    }
+
+    fn again_as(self, mut command: Command) -> Self {
         let address = |url: &str| url.trim_start_matches("http://").to_owned();
         let (gateway, admin) = (address(&self.gateway), address(&self.admin));
-        let mut command = tierkeeper(self.folder.path());
         command.arg("run").arg("--config").arg(self.folder.path().join("config.yaml"));
         command.arg("--policy").arg(self.policy_file());
         Sidecar::spawn(command, self.folder, gateway, admin)

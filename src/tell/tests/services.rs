@@ -186,3 +186,101 @@ async fn no_message_says_where_somebody_keeps_his_models_or_where_his_server_is(
         teller.flush(GRACE).await;
     }
 }
+
+const FORMATS: [WebhookFormat; 4] =
+    [WebhookFormat::Discord, WebhookFormat::Slack, WebhookFormat::Ntfy, WebhookFormat::Generic];
+
+/// How often a receiver that always answers so is called when there are two messages, and what is said of it.
+async fn called(format: WebhookFormat, status: StatusCode) -> (usize, String) {
+    let (log, _guard) = Log::start();
+    let mut receiver = Receiving::always(status).await;
+    let teller = receiver.teller(format);
+    teller.notify(News::of(load_failed("large"), Reason::Stopping));
+    receiver.next().await;
+    // As soon as the answer is judged.
+    while !["WARN", "ERROR"].iter().any(|level| log.text().contains(level)) {
+        tokio::task::yield_now().await;
+    }
+    teller.notify(News::of(downgraded("large", "small"), Reason::Stopping));
+    teller.flush(GRACE).await;
+    let more = std::iter::from_fn(|| receiver.requests.try_recv().ok()).count();
+    (1 + more, log.text())
+}
+
+#[tokio::test]
+async fn who_is_gone_or_lets_nobody_in_is_not_called_again_and_a_404_is_read_as_its_service_means_it() {
+    for format in FORMATS {
+        for status in [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN] {
+            let (count, log) = called(format, status).await;
+            assert!(count == 1 && log.contains("in the next run"), "{format:?} {status}: {count}\n{log}");
+        }
+        let (count, log) = called(format, StatusCode::GONE).await;
+        assert!(count == 1 && log.contains("write its new URL into the config"), "{format:?} 410: {count}\n{log}");
+        let (count, log) = called(format, StatusCode::NOT_FOUND).await;
+        match format {
+            WebhookFormat::Discord | WebhookFormat::Slack => assert_eq!(count, 1, "{log}"),
+            // The second message, and both once more at the end.
+            WebhookFormat::Ntfy | WebhookFormat::Generic => {
+                assert!(count > 2 && log.contains("again_in_ms"), "{format:?}: {count}\n{log}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_service_that_is_asked_too_often_is_left_alone_for_as_long_as_it_says() {
+    let long = std::time::Duration::from_secs(1);
+    for format in FORMATS {
+        let again = Arc::new(Mutex::new(None::<tokio::time::Instant>));
+        let early = Arc::new(Mutex::new(0));
+        let (seen, count) = (Arc::clone(&again), Arc::clone(&early));
+        let mut receiver = Receiving::start(move |number, headers, body| {
+            let now = tokio::time::Instant::now();
+            *count.lock().unwrap() += usize::from(seen.lock().unwrap().is_some_and(|again| now < again));
+            if number == 1 {
+                *seen.lock().unwrap() = Some(now + long);
+                // Discord is exact in the body alone.
+                return match format {
+                    WebhookFormat::Discord => {
+                        (StatusCode::TOO_MANY_REQUESTS, "{\"retry_after\": 1.05}").into_response()
+                    }
+                    WebhookFormat::Slack | WebhookFormat::Ntfy | WebhookFormat::Generic => {
+                        (StatusCode::TOO_MANY_REQUESTS, [(header::RETRY_AFTER, "1")]).into_response()
+                    }
+                };
+            }
+            match format {
+                WebhookFormat::Discord => as_discord(number, headers, body),
+                WebhookFormat::Slack => as_slack(number, headers, body),
+                WebhookFormat::Ntfy => as_ntfy(number, headers, body),
+                WebhookFormat::Generic => StatusCode::NO_CONTENT.into_response(),
+            }
+        })
+        .await;
+        let (log, _guard) = Log::start();
+        let teller = receiver.teller(format);
+        teller.notify(News::of(load_failed("large"), Reason::Stopping));
+        receiver.next().await;
+        teller.notify(News::of(downgraded("large", "small"), Reason::Stopping));
+        receiver.next().await;
+        receiver.next().await;
+        teller.flush(GRACE).await;
+        assert_eq!(*early.lock().unwrap(), 0, "{format:?}");
+        assert_eq!(log.text().matches("A message was delivered.").count(), 2, "{format:?}: {}", log.text());
+    }
+}
+
+#[tokio::test]
+async fn that_it_is_better_is_told_only_to_who_wants_it() {
+    for upgrades in [false, true] {
+        let mut receiver = Receiving::always(StatusCode::OK).await;
+        let webhooks = vec![receiver.webhook(WebhookFormat::Generic)];
+        let config = TellConfig { webhooks, upgrades, ..TellConfig::default() };
+        let teller = Teller::new(&config, Persona::plain()).unwrap();
+        let up = Notice::Upgraded { from: Some("small".to_owned()), to: "large".to_owned(), is_best: true };
+        teller.notify(News::of(up, Reason::Stopping));
+        teller.flush(GRACE).await;
+        let told = receiver.requests.try_recv().ok().map(|got| got.body["event"].clone());
+        assert_eq!(told, upgrades.then(|| json!("upgraded")));
+    }
+}

@@ -332,6 +332,8 @@ mod tests {
                     })
                     .collect();
                 assert_eq!(said.len(), variants, "two variants of {} say the same", notice.event());
+                let in_any_mood = &persona.sayings(notice.event()).unwrap().lists[SAY];
+                assert!(in_any_mood.len() > 1, "{} has one way to say {}", persona.name, notice.event());
             }
         }
     }

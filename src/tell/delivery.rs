@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use jiff::ZonedDateTime;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -17,6 +18,8 @@ use super::generic::Stamp;
 use super::gone;
 use super::outbox::Keeper;
 use super::post::{Answer, Post};
+use super::{LOOK_AT_THE_TIME, quiet};
+use crate::config::QuietHours;
 use crate::config::webhooks::WebhookFormat;
 use crate::letter::{Change, Letter};
 
@@ -48,12 +51,20 @@ pub struct Label {
     pub name: String,
 }
 
+/// When nothing goes out, however due it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Manners {
+    /// What the receiver wants between two messages.
+    pub pace: Option<Duration>,
+    /// When nobody is to be disturbed.
+    pub quiet_hours: Option<QuietHours>,
+}
+
 /// What waits for one webhook. Shared by the one who speaks and the task that delivers.
 pub struct Mailbox {
     pub label: Label,
     voice: Voice,
-    /// What the receiver wants between two messages.
-    pace: Option<Duration>,
+    manners: Manners,
     keeper: Keeper,
     queue: Mutex<Queue>,
     changed: Notify,
@@ -111,8 +122,8 @@ enum Until {
 }
 
 impl Mailbox {
-    pub fn new(label: Label, voice: Voice, pace: Option<Duration>, keeper: Keeper) -> Self {
-        Mailbox { label, voice, pace, keeper, queue: Mutex::default(), changed: Notify::new() }
+    pub fn new(label: Label, voice: Voice, manners: Manners, keeper: Keeper) -> Self {
+        Mailbox { label, voice, manners, keeper, queue: Mutex::default(), changed: Notify::new() }
     }
 
     /// Takes a message in that is kept already; never waits.
@@ -142,6 +153,13 @@ impl Mailbox {
 
     pub fn waiting(&self) -> usize {
         self.with(|queue| queue.waiting.len())
+    }
+
+    /// For how much longer nobody is to be disturbed, if now is such a time.
+    fn quiet(&self) -> Option<Duration> {
+        let left = quiet::left(self.manners.quiet_hours?, &ZonedDateTime::now())?;
+        // Clocks are set, and a machine sleeps: the time is looked at now and then.
+        Some(left.duration().min(LOOK_AT_THE_TIME))
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut Queue) -> T) -> T {
@@ -195,6 +213,16 @@ impl Queue {
 pub async fn deliver(mailbox: Arc<Mailbox>, others: Vec<Arc<Mailbox>>, post: impl Post, closing: CancellationToken) {
     loop {
         let at_end = if closing.is_cancelled() { AtEnd::LastTry } else { AtEnd::No };
+        if let Some(quiet) = mailbox.quiet() {
+            if at_end == AtEnd::LastTry {
+                return;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(quiet) => {}
+                () = closing.cancelled() => {}
+            }
+            continue;
+        }
         match mailbox.with(|queue| queue.next(Instant::now(), at_end)) {
             Next::Attempt(one) => {
                 let answer = post.post(&one.kept).await;
@@ -243,7 +271,7 @@ impl Mailbox {
                 // The receiver is back: what waited for it need not wait any longer.
                 self.with(|queue| {
                     queue.waiting.iter_mut().for_each(|one| one.due = Some(Instant::now()));
-                    queue.not_before = pause.max(self.pace).map(|pause| Instant::now() + pause);
+                    queue.not_before = pause.max(self.manners.pace).map(|pause| Instant::now() + pause);
                 });
             }
             Answer::Rejected(status) => {
@@ -408,6 +436,16 @@ mod tests {
         shelf: Shelf,
         answers: impl IntoIterator<Item = Answer>,
     ) -> Rig {
+        rig_with(Manners::default(), others, format, shelf, answers)
+    }
+
+    fn rig_with(
+        manners: Manners,
+        others: Vec<Arc<Mailbox>>,
+        format: WebhookFormat,
+        shelf: Shelf,
+        answers: impl IntoIterator<Item = Answer>,
+    ) -> Rig {
         let (asking, asked) = unbounded_channel();
         let answers = Mutex::new(answers.into_iter().collect());
         let post = Scripted { answers, asked: asking, start: Instant::now() };
@@ -415,7 +453,7 @@ mod tests {
         let [name, language, away, gone] = ["Mai", "en", "Away:", "{} is gone"].map(str::to_owned);
         let voice = Voice { name, language, away, gone };
         let keeper = Keeper::new(Arc::new(shelf.clone()));
-        let mailbox = Arc::new(Mailbox::new(label, voice, None, keeper));
+        let mailbox = Arc::new(Mailbox::new(label, voice, manners, keeper));
         let closing = CancellationToken::new();
         let task = tokio::spawn(deliver(Arc::clone(&mailbox), others, post, closing.clone()));
         Rig { mailbox, shelf, closing, asked, task }
@@ -644,6 +682,23 @@ mod tests {
                 assert_eq!((&body["text"], &body["facts"]["webhook"]), (&"Discord is gone".into(), &"discord".into()));
             }
             assert_eq!(closed.mailbox.waiting(), 0);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn in_quiet_hours_nothing_goes_out_that_was_told_before_them_and_it_stays_kept() {
+        let now = ZonedDateTime::now();
+        let minute = u16::from(now.hour().unsigned_abs()) * 60 + u16::from(now.minute().unsigned_abs());
+        // From an hour ago, or from an hour ahead, for two hours.
+        for (from, is_quiet) in [(23 * 60, true), (60, false)] {
+            let quiet_hours = Some(QuietHours { from: (minute + from) % 1440, to: (minute + from + 120) % 1440 });
+            let manners = Manners { quiet_hours, ..Manners::default() };
+            let mut rig = rig_with(manners, Vec::new(), WebhookFormat::Generic, Shelf::default(), []);
+            rig.put("a");
+            tokio::time::sleep(Duration::from_secs(600)).await;
+            assert_eq!(rig.asked.try_recv().is_err(), is_quiet);
+            let kept = if is_quiet { vec!["a".to_owned()] } else { vec![] };
+            assert_eq!(rig.end().await, (vec![], kept));
         }
     }
 

@@ -7,7 +7,7 @@ use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::delivery::{Label, Mailbox, deliver};
+use super::delivery::{Label, Mailbox, Manners, deliver};
 use super::digest::Voice;
 use super::generic::Stamp;
 use super::outbox::{Keeper, Outbox};
@@ -57,7 +57,8 @@ impl Office {
         let keeper = Keeper::new(outbox);
         let mailboxes = posts.iter().map(|(webhook, post)| {
             let label = Label { format: webhook.format, host: post.host(), name: post.name() };
-            Arc::new(Mailbox::new(label, voice.clone(), pace(webhook.format), keeper.clone()))
+            let manners = Manners { pace: pace(webhook.format), quiet_hours: config.quiet_hours };
+            Arc::new(Mailbox::new(label, voice.clone(), manners, keeper.clone()))
         });
         let mailboxes: Vec<Arc<Mailbox>> = mailboxes.collect();
         let (mut outlets, mut aborts) = (Vec::new(), Vec::new());

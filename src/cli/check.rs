@@ -134,6 +134,22 @@ mod tests {
     }
 
     #[test]
+    fn a_persona_that_lacks_an_event_names_what_is_unknown_or_speaks_too_long_is_refused() {
+        let shipped = include_str!("../../config/personas/plain.yaml");
+        let first = "- \"Memory is getting short, so {{ to }} answers";
+        assert!(shipped.contains(first) && shipped.contains("\n  stalled:\n"));
+        let long = format!("- \"{} {{{{ to }}}} answers", "Memory is short. ".repeat(130));
+        for (was, is, told) in [
+            ("\n  stalled:\n", "\n  stalled_not:\n", "stalled"),
+            (first, "- \"Memory is short, so {{ two }} answers", "unknown variable in `downgraded`: `two`"),
+            (first, long.as_str(), "the message is too long for Discord"),
+        ] {
+            let (report, fine) = report("p.yaml", &shipped.replace(was, is));
+            assert!(!fine && report.contains(told), "{told}: {report}");
+        }
+    }
+
+    #[test]
     fn a_file_of_no_kind_hears_which_keys_were_looked_for() {
         let (report, fine) = report("x.yaml", "colour: red\n");
         assert!(!fine);

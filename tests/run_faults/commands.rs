@@ -19,6 +19,9 @@ async fn check_and_test_answer_with_their_exit_codes() {
     let good = file("good.yaml", &(policy.clone() + TESTED));
     let wrong = file("wrong.yaml", &(policy.clone() + &TESTED.replace("rung: large", "rung: small")));
     let broken = file("broken.yaml", &policy.replace("stable: 3s", "stable: 3"));
+    let persona = include_str!("../../config/personas/plain.yaml");
+    let sings = file("sings.yaml", &persona.replace("There is room again, so", "Tra la la,"));
+    let mute = file("mute.yaml", &persona.replace("\n  asleep:\n", "\n  asleep_not:\n"));
     for (arguments, code, words) in [
         (vec!["check", &good], 0, "fine"),
         (vec!["check", &good, &broken], 1, "broken.yaml:10:"),
@@ -28,6 +31,10 @@ async fn check_and_test_answer_with_their_exit_codes() {
         (vec!["test", &broken], 78, "broken.yaml:10:"),
         (vec!["test"], 2, "Usage"),
         (vec!["no-such-command"], 2, "Usage"),
+        (vec!["persona", "preview", "mai"], 0, "Ugh, give me more resources if you wanna use large"),
+        (vec!["persona", "preview", &sings], 0, "Tra la la"),
+        (vec!["persona", "preview", &mute], 78, "mute.yaml:"),
+        (vec!["check", &mute], 1, "mute.yaml:"),
         (vec!["run", "--no-such-flag"], 2, "Usage"),
     ] {
         let ended = ran(folder.path(), &arguments).await;

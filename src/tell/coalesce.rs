@@ -14,6 +14,13 @@ use crate::units::{Bytes, Moment, Span};
 pub const QUIET: Span = Span::seconds(60);
 /// For so long a message counts as known; then the same trouble is told again, for it has come again.
 pub const KNOWN: Span = Span::minutes(15);
+/// The same of a suggestion, which comes once a week: it is no news either to who starts the program every day.
+pub const SUGGESTED: Span = Span::hours(6 * 24);
+
+/// For how long what was told counts as known.
+pub fn known_for(notice: &Notice) -> Span {
+    if matches!(notice, Notice::Suggested { .. }) { SUGGESTED } else { KNOWN }
+}
 
 /// What people were told lately, and what waits to be told. One entry a kind of event, so it is bounded.
 #[derive(Debug, Default)]
@@ -48,7 +55,7 @@ impl Coalescer {
                 .map(|notice| Pending { stamp: Stamp { id, ..stamp }, news: News { notice, ..news } }),
         };
         // This also lets go of what waited and was undone since: people know where it ended.
-        let known = kind.told.as_ref().filter(|(_, at)| now.since(*at) < KNOWN);
+        let known = kind.told.as_ref().filter(|(told, at)| now.since(*at) < known_for(told));
         kind.waiting.take_if(|waiting| known.is_some_and(|(told, _)| same(&waiting.news.notice, told)));
         kind.tell(now, quiet)
     }
@@ -305,6 +312,17 @@ mod tests {
         let later = KNOWN.0 / 1000 + 1;
         let offered = [(0, down("a", "b", 1)), (later, down("a", "b", 2))];
         assert_eq!(told(&offered, later + 100), [(0, down("a", "b", 1)), (later, down("a", "b", 2))]);
+    }
+
+    #[test]
+    fn a_suggestion_is_known_for_days() {
+        let suggested = || {
+            let (serving, wanted, pool) = (None, "large".to_owned(), crate::classify::Pool::Ram);
+            Notice::Suggested { serving, wanted, missing: Bytes::gib(1), pool, below_for: Span::hours(24) }
+        };
+        let mut coalescer = Coalescer::default();
+        let mut at = |hours: u64| coalescer.hear(Moment(hours * 3_600_000), None, suggested()).is_some();
+        assert_eq!([at(0), at(1), at(143), at(7 * 24)], [true, false, false, true]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::coalesce::{Coalescer, KNOWN, Pending};
+use super::coalesce::{Coalescer, Pending, SUGGESTED, known_for};
 use super::generic::Stamp;
 use super::news::News;
 use crate::decide::notice::Notice;
@@ -16,7 +16,7 @@ use crate::letter::{Change, Contents, Known, Left, Letter, UNSAID};
 use crate::units::Moment;
 
 /// Where the clock of a run begins: late enough for all that can still be known from an earlier one.
-const BEGIN: Moment = Moment(KNOWN.0);
+const BEGIN: Moment = Moment(SUGGESTED.0);
 
 /// Keeps account of what is kept.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ impl Unsaid {
         for one in &left.known {
             let ago = began_unix_ms.saturating_sub(one.told_unix_ms);
             if let Ok(notice) = serde_json::from_str::<Notice>(&one.notice)
-                && ago < KNOWN.0
+                && ago < known_for(&notice).0
             {
                 coalescer.recall(notice, Moment(BEGIN.0 - ago));
             }
@@ -127,6 +127,7 @@ fn written(value: &impl Serialize) -> String {
 mod tests {
     use super::*;
     use crate::decide::reason::Reason;
+    use crate::tell::coalesce::KNOWN;
 
     fn failed(rung: &str) -> Notice {
         Notice::LoadFailed { rung: rung.to_owned(), why: "no".to_owned(), serving: None }

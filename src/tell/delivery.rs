@@ -530,6 +530,14 @@ mod tests {
         (Vec::new(), Vec::new())
     }
 
+    #[test]
+    fn a_wait_is_a_little_longer_by_chance_and_never_shorter() {
+        let wait = Duration::from_secs(1000);
+        let waits: Vec<u64> = (0..100).map(|_| jittered(wait).as_secs()).collect();
+        assert!(waits.iter().all(|wait| (1000..=1100).contains(wait)), "{waits:?}");
+        assert!(waits.iter().any(|wait| *wait != waits[0]), "{waits:?}");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_receiver_that_is_down_for_minutes_gets_the_news_by_the_schedule() {
         let mut rig = rig(failures(2));

@@ -83,6 +83,11 @@ impl Coalescer {
         self.kinds.values().filter_map(|kind| kind.waiting.as_ref())
     }
 
+    /// What waits of the kind of this notice, whatever it was folded into.
+    pub fn waiting_like(&self, notice: &Notice) -> Option<&Pending> {
+        self.kinds.get(kind(notice))?.waiting.as_ref()
+    }
+
     /// What people were told last, of each kind.
     pub fn told(&self) -> impl Iterator<Item = &(Notice, Moment)> {
         self.kinds.values().filter_map(|kind| kind.told.as_ref())
@@ -305,6 +310,9 @@ mod tests {
         assert_eq!(told(&steps, 600), [(0, handed("a", "b")), (60, handed("b", "d"))]);
         let over = [(0, handed("a", "b")), (5, handed("b", "c")), (20, up("bb", false))];
         assert_eq!(told(&over, 600)[2], (60, down("b", "bb", 1)), "those replies are finished by then");
+        let mut next_run = Coalescer::default();
+        next_run.recall(handed("a", "b"), Moment(900_000));
+        assert_eq!(next_run.hear(Moment(900_001), None, down("a", "b", 1)), None, "in a later run, too");
     }
 
     #[test]

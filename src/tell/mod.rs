@@ -274,12 +274,13 @@ impl Speaker {
             self.coalescer.ease(&news.notice);
             return self.keep().await;
         }
-        let (quiet, event) = (self.quiet_until(now), news.notice.event());
+        let (quiet, notice) = (self.quiet_until(now), news.notice.clone());
         if let Some(pending) = self.coalescer.offer(now, quiet, news, stamp) {
             return self.tell(pending).await;
         }
         self.keep().await;
-        if let Some(waits) = self.coalescer.waiting().find(|waits| waits.news.notice.event() == event) {
+        if let Some(waits) = self.coalescer.waiting_like(&notice) {
+            let event = waits.news.notice.event();
             tracing::info!(message = "A message waits for its time.", event, id = waits.stamp.id);
         }
     }

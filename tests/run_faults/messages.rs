@@ -255,6 +255,44 @@ async fn in_quiet_hours_nobody_is_told_and_what_is_said_in_the_log_is_why() {
     assert_eq!(receiver.got("/chat").len(), 0, "{:#?}", receiver.got("/chat"));
 }
 
+#[tokio::test]
+async fn whoever_wants_it_hears_in_the_answers_themselves_that_it_is_less() {
+    let server = fake().await;
+    let mut sidecar = Sidecar::start(&plan(&server, "  persona: mai\n".to_owned()));
+    sidecar.until_serves("large").await;
+    let chat = async |gateway: &str| {
+        let body = json!({ "model": "mai", "messages": [{ "role": "user", "content": "hi" }], "stream": false });
+        let answer = plain_client().post(format!("{gateway}/api/chat")).json(&body).send().await.unwrap();
+        let header = |name| answer.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
+        let (said, rung) = (header("x-tierkeeper-message"), header("x-tierkeeper-rung").unwrap_or_default());
+        (answer.status().as_u16(), rung, said)
+    };
+    let lease = press(&sidecar).await;
+    sidecar.until_serves("small").await;
+    let (code, rung, said) = chat(&sidecar.gateway).await;
+    assert_eq!((code, rung.as_str(), said), (200, "small", None), "nobody has asked for it");
+    let_go(&sidecar, lease).await;
+    sidecar.stop().await;
+
+    let config = sidecar.folder.path().join("config.yaml");
+    let in_band = "gateway: { in_band: { header: true }, listen";
+    let text = std::fs::read_to_string(&config).unwrap().replace("gateway: { listen", in_band);
+    std::fs::write(&config, text).unwrap();
+    let mut sidecar = sidecar.again();
+    sidecar.until_serves("large").await;
+    let (_, rung, said) = chat(&sidecar.gateway).await;
+    assert_eq!((rung.as_str(), said), ("large", None), "there is nothing to say");
+    let lease = press(&sidecar).await;
+    sidecar.until_serves("small").await;
+    let told = until(SOON, async || chat(&sidecar.gateway).await.2.is_some()).await;
+    assert!(told, "{}", sidecar.log());
+    let_go(&sidecar, lease).await;
+    sidecar.until_serves("large").await;
+    let (_, rung, said) = chat(&sidecar.gateway).await;
+    assert_eq!((rung.as_str(), said), ("large", None), "it is over");
+    sidecar.stop().await;
+}
+
 /// What is told of this downgrade while somebody's program holds memory.
 async fn told_beside_a_program(privacy: &str) -> Got {
     let (server, receiver) = (fake().await, Receiver::here().await);

@@ -26,7 +26,7 @@ use self::cycles::{Cycles, wait_for_quiet};
 use self::report::Out;
 
 const CLIENTS: u64 = 3;
-const CYCLES: u64 = 6;
+const CYCLES: u64 = 3;
 const CYCLES_LONG: u64 = 20;
 const SWITCHES: u64 = 60;
 const SWITCHES_LONG: u64 = 1000;

@@ -117,6 +117,8 @@ fn the_smallest_has_no_choice() {
 #[test]
 fn who_is_not_seen_all_the_time_is_not_known_to_have_gone() {
     let mut rig = taught(2);
+    // What they take when it is left is known.
+    rig.run(Span::minutes(2));
     rig.replies(3, BUSY, SLOW, 1);
     assert!(rig.goes_down());
     for _ in 0..20 {

@@ -20,14 +20,13 @@ impl Rig {
             self.tell(Input::Replied(Replied { rung: rung.clone(), tokens, took_us, in_flight }));
         }
         // Until the next look.
-        self.run(Span::ms(600));
+        self.run(Span::ms(1100));
     }
 
-    /// Whether another rung serves soon.
-    fn goes_down(&mut self) -> bool {
-        let before = self.serving();
+    /// What serves when there was time to go down.
+    fn soon(&mut self) -> String {
         self.run(Span::seconds(10));
-        self.serving() != before
+        self.serving().expect("something serves")
     }
 }
 
@@ -50,13 +49,12 @@ fn taught(foreign: u64) -> Rig {
 fn three_slow_replies_in_a_row_are_trouble_and_fewer_are_not() {
     let mut rig = taught(2);
     rig.replies(2, BUSY, SLOW, 1);
-    assert!(!rig.goes_down(), "two may be an accident");
+    assert_eq!(rig.soon(), "large", "two may be an accident");
     rig.replies(1, BUSY, USUAL, 1);
     rig.replies(2, BUSY, SLOW, 1);
-    assert!(!rig.goes_down(), "one that was not slow came between");
+    assert_eq!(rig.soon(), "large", "one that was not slow came between");
     rig.replies(1, BUSY, SLOW, 1);
-    assert!(rig.goes_down());
-    assert_eq!(rig.serving().as_deref(), Some("medium"));
+    assert_eq!(rig.soon(), "medium");
 }
 
 #[test]
@@ -65,24 +63,24 @@ fn slow_replies_of_which_the_last_is_long_ago_do_not_count() {
     rig.replies(2, BUSY, SLOW, 1);
     rig.run(Span::seconds(61));
     rig.replies(1, BUSY, SLOW, 1);
-    assert!(!rig.goes_down());
+    assert_eq!(rig.soon(), "large");
 }
 
 #[test]
 fn a_reply_of_few_tokens_says_nothing() {
     let mut rig = taught(2);
     rig.replies(5, BUSY, (15, 4_000_000), 1);
-    assert!(!rig.goes_down());
+    assert_eq!(rig.soon(), "large");
 }
 
 #[test]
 fn replies_are_compared_with_those_that_had_as_much_company() {
     let mut rig = taught(2);
     rig.replies(5, BUSY, SLOW, 4);
-    assert!(!rig.goes_down(), "nobody knows how quick one of four is");
+    assert_eq!(rig.soon(), "large", "nobody knows how quick one of four is");
     rig.replies(20, QUIET, SLOW, 4);
     rig.replies(5, BUSY, SLOW, 3);
-    assert!(!rig.goes_down(), "it is what one of four always is");
+    assert_eq!(rig.soon(), "large", "it is what one of four always is");
 }
 
 #[test]
@@ -90,7 +88,7 @@ fn nothing_is_learned_while_it_is_not_known_what_others_take() {
     let mut rig = untaught(2);
     rig.replies(20, None, USUAL, 1);
     rig.replies(5, BUSY, SLOW, 1);
-    assert!(!rig.goes_down());
+    assert_eq!(rig.soon(), "large");
 }
 
 #[test]
@@ -98,7 +96,7 @@ fn what_a_switch_had_a_part_in_says_nothing() {
     let mut rig = taught(2);
     rig.controller.stalls_masked_until = rig.now + Span::seconds(30);
     rig.replies(5, BUSY, SLOW, 1);
-    assert!(!rig.goes_down());
+    assert_eq!(rig.soon(), "large");
 }
 
 #[test]
@@ -107,11 +105,11 @@ fn the_smallest_has_no_choice() {
     assert_eq!(rig.serving().as_deref(), Some("small"));
     rig.replies(5, BUSY, SLOW, 1);
     assert!(rig.controller.severity.level < Level::Soft);
-    assert!(!rig.goes_down());
+    assert_eq!(rig.soon(), "small");
     let mut rig = taught(10);
     assert_eq!(rig.serving().as_deref(), Some("medium"));
     rig.replies(5, BUSY, SLOW, 1);
-    assert!(rig.goes_down(), "one has");
+    assert_eq!(rig.soon(), "small", "one has");
 }
 
 #[test]
@@ -120,7 +118,7 @@ fn who_is_not_seen_all_the_time_is_not_known_to_have_gone() {
     // What they take when it is left is known.
     rig.run(Span::minutes(2));
     rig.replies(3, BUSY, SLOW, 1);
-    assert!(rig.goes_down());
+    assert_eq!(rig.soon(), "medium");
     for _ in 0..20 {
         rig.foreign_use.cpu = QUIET;
         rig.run(Span::seconds(5));

@@ -77,13 +77,15 @@ pub(crate) async fn press(sidecar: &Sidecar, folder: &Path, crowded: u64) -> Vec
         let used = status["pools"]["memory"]["used"].as_u64().unwrap_or(u64::MAX);
         match status["phase"].as_str() {
             Some("steady") if status["rung"] == "small" => return hogs,
-            Some("steady") if used < crowded && seen_up_to.is_none_or(|at| uptime(&status) > at) => {
+            // What serves has perhaps not taken all of its memory yet.
+            Some("steady") if seen_up_to.is_none() => seen_up_to = Some(uptime(&status) + 2000),
+            Some("steady") if used < crowded && seen_up_to.is_some_and(|at| uptime(&status) > at) => {
                 hogs.push(Part::hog(folder, crowded - used + (32 << 20)).await);
                 // What it took is in the samples that are taken from now on, of which there is one a second.
                 seen_up_to = sidecar.status().await.map(|status| uptime(&status) + 2000);
             }
             // Somebody else took as much again: everybody lets go, and it begins anew.
-            Some("asleep") => hogs.clear(),
+            Some("asleep") => (hogs, seen_up_to) = (Vec::new(), None),
             _ => {}
         }
         sleep(Duration::from_millis(100)).await;

@@ -1,13 +1,17 @@
-//! Chat: the gateway's address -> somebody who asks one thing after another, and counts what is lost.
+//! Chat: the gateway's address -> somebody who asks one thing after another, and says what is lost.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 
+use crate::admin::client::root_cause;
+
 const TOKENS: u64 = 40;
+/// So many characters of a reply that was lost are told.
+const END_TOLD: usize = 200;
 const QUESTIONS: [&str; 4] = [
     "What should I cook tonight?",
     "Tell me about the sea.",
@@ -19,7 +23,8 @@ const QUESTIONS: [&str; 4] = [
 #[derive(Debug, Default)]
 pub struct Tally {
     pub replies: AtomicU32,
-    pub lost: AtomicU32,
+    /// For each that was lost, how.
+    lost: Mutex<Vec<String>>,
     stop: AtomicBool,
 }
 
@@ -28,8 +33,12 @@ impl Tally {
         self.replies.load(Ordering::Relaxed)
     }
 
-    pub fn lost(&self) -> u32 {
-        self.lost.load(Ordering::Relaxed)
+    pub fn lost(&self) -> Vec<String> {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn lose(&self, why: String) {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner).push(why);
     }
 
     /// The reply that is being given is the last.
@@ -47,24 +56,24 @@ pub async fn chat(gateway: String, pause: Duration, tally: Arc<Tally>) {
     let mut questions = QUESTIONS.iter().cycle();
     while !tally.stop.load(Ordering::Relaxed) {
         let question = questions.next().copied().unwrap_or_default();
-        let counted = match whole_reply(&client, &gateway, question).await {
-            Ok(true) => &tally.replies,
-            Ok(false) | Err(_) => &tally.lost,
-        };
-        counted.fetch_add(1, Ordering::Relaxed);
+        match whole_reply(&client, &gateway, question).await {
+            Ok(None) => drop(tally.replies.fetch_add(1, Ordering::Relaxed)),
+            Ok(Some(why)) => tally.lose(why),
+            Err(error) => tally.lose(root_cause(&error)),
+        }
         tokio::time::sleep(pause).await;
     }
 }
 
-/// Whether the reply came, from its first token to its last and its end.
-async fn whole_reply(client: &reqwest::Client, gateway: &str, question: &str) -> reqwest::Result<bool> {
+/// What is wrong with the reply; nothing if it came from its first token to its last and its end.
+async fn whole_reply(client: &reqwest::Client, gateway: &str, question: &str) -> reqwest::Result<Option<String>> {
     let body = json!({
         "model": "mai", "stream": true, "max_tokens": TOKENS, "stream_options": { "include_usage": true },
         "messages": [{ "role": "user", "content": question }],
     });
     let url = format!("{gateway}/v1/chat/completions");
     let response = client.post(url).json(&body).send().await?;
-    let fine = response.status().is_success();
+    let status = response.status();
     let (mut frames, mut text) = (response.bytes_stream(), Vec::new());
     while let Some(frame) = frames.next().await {
         text.extend_from_slice(&frame?);
@@ -73,5 +82,8 @@ async fn whole_reply(client: &reqwest::Client, gateway: &str, question: &str) ->
     let data: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
     let tokens = data.iter().filter_map(|frame| serde_json::from_str::<Value>(frame).ok());
     let tokens = tokens.filter_map(|frame| frame["usage"]["completion_tokens"].as_u64()).next_back();
-    Ok(fine && tokens == Some(TOKENS) && data.last() == Some(&"[DONE]"))
+    let is_whole = status.is_success() && tokens == Some(TOKENS) && data.last() == Some(&"[DONE]");
+    let end = text.trim_end().char_indices().rev().nth(END_TOLD).map_or(0, |(at, _)| at);
+    Ok((!is_whole)
+        .then(|| format!("{status}, {} of {TOKENS} tokens: {}", tokens.unwrap_or_default(), text[end..].trim_end())))
 }

@@ -41,7 +41,7 @@ const MAI: &str = include_str!("../../../config/personas/mai.yaml");
 pub struct Told {
     rows: Vec<Row>,
     replies: u32,
-    lost: u32,
+    lost: Vec<String>,
     messages: usize,
     down: bool,
     up: bool,
@@ -58,7 +58,7 @@ struct Row {
 impl Told {
     /// It went down and up again, people were told, and nothing was lost.
     pub fn is_as_promised(&self) -> bool {
-        self.down && self.up && self.messages > 0 && self.lost == 0 && self.replies > 0
+        self.down && self.up && self.messages > 0 && self.lost.is_empty() && self.replies > 0
     }
 }
 
@@ -260,6 +260,10 @@ fn table(told: &Told) -> String {
         writeln!(text, "{:>6.1} s  {what:<28} {replies:>7}  {why}", at.0 as f64 / 1000.0)
             .expect("a string takes all that is written to it");
     }
-    writeln!(text, "\n{} replies, {} lost", told.replies, told.lost).expect("a string takes all that is written to it");
+    writeln!(text, "\n{} replies, {} lost", told.replies, told.lost.len())
+        .expect("a string takes all that is written to it");
+    for why in &told.lost {
+        writeln!(text, "lost: {why}").expect("a string takes all that is written to it");
+    }
     text
 }

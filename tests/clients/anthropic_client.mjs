@@ -1,7 +1,8 @@
 // Anthropic's client for JavaScript: the gateway's address and the names of checks -> each check's outcome as one line of JSON.
 
-import { createInterface } from "node:readline";
 import Anthropic from "@anthropic-ai/sdk";
+
+import * as asking from "./asking.mjs";
 
 const [address, ...names] = process.argv.slice(2);
 const client = new Anthropic({ baseURL: address, apiKey: "unused" });
@@ -37,13 +38,7 @@ function refusal(error) {
   return { error: error.constructor.name, status: error.status, message: error.message };
 }
 
-async function refused(asked) {
-  try {
-    return { answered: await asked };
-  } catch (error) {
-    return refusal(error);
-  }
-}
+const refused = (asked) => asking.refused(asked, refusal);
 
 const checks = {
   message: async () => whole(await client.messages.create(ASKED)),
@@ -52,23 +47,7 @@ const checks = {
     return { tokens: (await client.messages.countTokens({ model: "mai", messages: MESSAGES })).input_tokens };
   },
   unknown_model: () => refused(client.messages.create({ ...ASKED, model: "nobody" })),
-  // Begins when it is told to, and says how long it waited for the first event, or what it was refused with.
-  async held() {
-    console.log(JSON.stringify({ check: "ready" }));
-    const input = createInterface({ input: process.stdin });
-    await new Promise((resolve) => input.once("line", resolve));
-    input.close();
-    const asked = performance.now();
-    let waited;
-    try {
-      const reply = await joined(await client.messages.create({ ...ASKED, stream: true }), () => {
-        waited ??= (performance.now() - asked) / 1000;
-      });
-      return { ...reply, waited };
-    } catch (error) {
-      return refusal(error);
-    }
-  },
+  held: () => asking.held(() => client.messages.create({ ...ASKED, stream: true }), joined, refusal),
 };
 
-for (const name of names) console.log(JSON.stringify({ ...(await checks[name]()), check: name }));
+await asking.answer(checks, names);

@@ -10,7 +10,8 @@ const LISTS: [(&str, &str); 3] = [
     ("package.json", include_str!("package.json")),
     ("package-lock.json", include_str!("package-lock.json")),
 ];
-const SCRIPTS: [(&str, &str); 6] = [
+const SCRIPTS: [(&str, &str); 7] = [
+    ("asking.mjs", include_str!("asking.mjs")),
     ("anthropic_client.py", include_str!("anthropic_client.py")),
     ("anthropic_client.mjs", include_str!("anthropic_client.mjs")),
     ("openai_client.py", include_str!("openai_client.py")),

@@ -1,7 +1,8 @@
 // Ollama's client for JavaScript: the gateway's address and the names of checks -> each check's outcome as one line of JSON.
 
-import { createInterface } from "node:readline";
 import { Ollama } from "ollama";
+
+import * as asking from "./asking.mjs";
 
 const [address, ...names] = process.argv.slice(2);
 const client = new Ollama({ host: address });
@@ -28,13 +29,7 @@ function refusal(error) {
   return { error: error.name, status: error.status_code, message: error.message };
 }
 
-async function refused(asked) {
-  try {
-    return { answered: await asked };
-  } catch (error) {
-    return refusal(error);
-  }
-}
+const refused = (asked) => asking.refused(asked, refusal);
 
 const checks = {
   models: async () => ({ ids: (await client.list()).models.map((model) => model.model) }),
@@ -58,24 +53,14 @@ const checks = {
   unknown_model: () => refused(client.chat({ ...CHAT, model: "nobody" })),
   unknown_model_streamed: () => refused(client.chat({ ...CHAT, model: "nobody", stream: true })),
   closed_route: () => refused(client.pull({ model: "mai" })),
-  // Begins when it is told to, and says how long it waited for the first part, or what it was refused with.
-  async held() {
-    console.log(JSON.stringify({ check: "ready" }));
-    const input = createInterface({ input: process.stdin });
-    await new Promise((resolve) => input.once("line", resolve));
-    input.close();
-    const asked = performance.now();
-    let waited;
-    try {
-      const reply = await joined(await client.chat({ ...CHAT, stream: true }), (part) => {
-        waited ??= (performance.now() - asked) / 1000;
+  held() {
+    const read = (parts, onPart) =>
+      joined(parts, (part) => {
+        onPart();
         return part.message.content;
       });
-      return { ...reply, waited };
-    } catch (error) {
-      return refusal(error);
-    }
+    return asking.held(() => client.chat({ ...CHAT, stream: true }), read, refusal);
   },
 };
 
-for (const name of names) console.log(JSON.stringify({ ...(await checks[name]()), check: name }));
+await asking.answer(checks, names);

@@ -1,7 +1,8 @@
 // OpenAI's client for JavaScript: the gateway's address and the names of checks -> each check's outcome as one line of JSON.
 
-import { createInterface } from "node:readline";
 import OpenAI from "openai";
+
+import * as asking from "./asking.mjs";
 
 const [address, ...names] = process.argv.slice(2);
 const client = new OpenAI({ baseURL: `${address}/v1`, apiKey: "unused" });
@@ -48,31 +49,8 @@ function refusal(error) {
   return { error: error.constructor.name, status: error.status, message: error.message };
 }
 
-async function refused(asked) {
-  try {
-    return { answered: await asked };
-  } catch (error) {
-    return refusal(error);
-  }
-}
-
-// Begins when it is told to, and says how long it waited for the first event, or what it was refused with.
-async function held(ask, joined) {
-  console.log(JSON.stringify({ check: "ready" }));
-  const input = createInterface({ input: process.stdin });
-  await new Promise((resolve) => input.once("line", resolve));
-  input.close();
-  const asked = performance.now();
-  let waited;
-  try {
-    const reply = await joined(await ask(), () => {
-      waited ??= (performance.now() - asked) / 1000;
-    });
-    return { ...reply, waited };
-  } catch (error) {
-    return refusal(error);
-  }
-}
+const refused = (asked) => asking.refused(asked, refusal);
+const held = (ask, joined) => asking.held(ask, joined, refusal);
 
 const checks = {
   async models() {
@@ -124,4 +102,4 @@ const checks = {
   held_response: () => held(() => client.responses.create({ ...RESPONSE, stream: true }), joinedResponse),
 };
 
-for (const name of names) console.log(JSON.stringify({ ...(await checks[name]()), check: name }));
+await asking.answer(checks, names);

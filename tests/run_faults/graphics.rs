@@ -43,6 +43,8 @@ fn used_mib(status: &Value) -> Option<u64> {
 
 #[tokio::test]
 async fn others_on_the_card_bring_the_model_down_and_their_leaving_brings_it_up() {
+    // This program is the model server here, so what other tests' parts take would be its own, and hide what an unload gave back.
+    let _turn = MEMORY.lock().await;
     let (server, driver) = (server().await, FakeNvml::with(&card(7000)));
     let mut sidecar = Sidecar::start(&plan(&server, &driver));
     let status = sidecar.until_serves("large").await;

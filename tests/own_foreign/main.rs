@@ -28,8 +28,6 @@ use server::{Loading, Router};
 use witness::Witness;
 
 const MIB: u64 = 1 << 20;
-/// How many times a model is unloaded and another is loaded in its place.
-const SWITCHES: u32 = 50;
 /// What the other process is to hold, one after another, in MiB.
 const TAKES: [u64; 7] = [700, 100, 400, 0, 250, 650, 300];
 /// How often it takes or gives back while a model loads: where processes are hidden, that load cannot be told from it.
@@ -40,6 +38,12 @@ const THAWED: Duration = Duration::from_millis(10_500);
 const SETTLED: Duration = Duration::from_millis(500);
 /// What is called a look every 10 ms.
 const LOOKED_EVERY: Duration = Duration::from_millis(15);
+
+/// How many times a model is unloaded and another is loaded in its place: every taking twice, and 50 where minutes do not
+/// matter (`tests/run --long`).
+fn switches() -> u32 {
+    std::env::var("TIERKEEPER_SWITCHES").map_or(2 * TAKES.len() as u32, |count| count.parse().unwrap())
+}
 
 /// What is wrong with what was seen.
 type Seen = Result<(), String>;
@@ -79,7 +83,7 @@ fn never_rises(rig: &mut Rig) -> Seen {
     let start = rig.mark();
     let (mut highest, mut worst, mut looks, mut history) = (0, 0, 0_u64, String::new());
     let mut gaps = Vec::new();
-    for _ in 0..SWITCHES {
+    for _ in 0..switches() {
         rig.switch_model();
         rig.median_gap();
         while rig.phase() != Phase::Steady {
@@ -98,7 +102,12 @@ fn never_rises(rig: &mut Rig) -> Seen {
         rig.run(SETTLED);
         is_near(rig, &start, "as it serves")?;
     }
-    println!("{SWITCHES} switches, {looks} looks, a rise of at most {} of {} MiB", highest / MIB as i64, allowed / MIB);
+    println!(
+        "{} switches, {looks} looks, a rise of at most {} of {} MiB",
+        switches(),
+        highest / MIB as i64,
+        allowed / MIB
+    );
     holds(worst < allowed as i64, || format!("others were taken to hold {} MiB more:\n{history}", worst / MIB as i64))?;
     rig.run(THAWED);
     is_where_it_began(rig, &start)?;
@@ -169,7 +178,7 @@ fn follows_others(rig: &mut Rig) -> Seen {
     rig.run(THAWED);
     let start = rig.mark();
     let (mut highest, mut worst, mut gaps) = (0, 0, Vec::new());
-    for (switch, take) in (0..SWITCHES).zip(TAKES.iter().cycle()) {
+    for (switch, take) in (0..switches()).zip(TAKES.iter().cycle()) {
         let before = rig.look().foreign;
         rig.switch_model();
         rig.median_gap();
@@ -194,7 +203,8 @@ fn follows_others(rig: &mut Rig) -> Seen {
         worst = rig.off_by(&start).unfrozen.unsigned_abs().max(worst);
     }
     println!(
-        "{SWITCHES} switches, hidden: foreign rose by at most {} MiB in one, and was off by at most {} of {} MiB",
+        "{} switches, hidden: foreign rose by at most {} MiB in one, and was off by at most {} of {} MiB",
+        switches(),
         highest >> 20,
         worst >> 20,
         allowed >> 20

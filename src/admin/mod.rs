@@ -11,17 +11,18 @@ pub mod client;
 pub mod control;
 pub mod explain;
 mod guard;
+mod listen;
 pub mod record;
 mod room;
 pub mod status;
 
-use std::future::{Future, IntoFuture};
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use axum::extract::{DefaultBodyLimit, FromRef, State};
+use axum::extract::{FromRef, State};
 use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
 use axum::response::{IntoResponse, Response};
@@ -41,8 +42,6 @@ use status::StatusReport;
 
 /// How long answers that are under way may take when we are asked to stop.
 const STOP_MAX: Span = Span::seconds(1);
-/// The longest body of a wish.
-const WISH_MAX: usize = 16 << 10;
 
 /// Why there is no admin listener.
 #[derive(Debug, thiserror::Error)]
@@ -90,18 +89,15 @@ pub async fn serve(
     let listen = listener.local_addr().map_err(AdminError::Listen)?;
     let router = router(Shown { report, asker }, wishes, Guard::new(&config, listen)?);
     let stopping = CancellationToken::new();
-    let stopped = stopping.clone().cancelled_owned();
-    let server = axum::serve(listener, router).with_graceful_shutdown(stopped).into_future();
+    let server = listen::serve(listener, router, stopping.clone());
     tokio::pin!(server);
     tokio::select! {
-        ended = &mut server => return ended.map_err(AdminError::Listen),
+        () = &mut server => return Ok(()),
         () = shutdown => stopping.cancel(),
     }
-    match tokio::time::timeout(STOP_MAX.duration(), server).await {
-        Ok(ended) => ended.map_err(AdminError::Listen),
-        // Somebody holds a connection open and asks nothing; that is no reason to stay.
-        Err(_) => Ok(()),
-    }
+    // Whoever holds a connection open and asks nothing is no reason to stay.
+    drop(tokio::time::timeout(STOP_MAX.duration(), server).await);
+    Ok(())
 }
 
 /// Every route is here; what is not does not exist.
@@ -116,7 +112,7 @@ fn router(state: Shown, wishes: Wishes, guard: Guard) -> Router {
         .route("/make-room", post(room::make))
         .route("/ack", post(control::ack))
         .route("/leases/{id}", post(room::renew).delete(room::give_back))
-        .layer(DefaultBodyLimit::max(WISH_MAX))
+        .route_layer(middleware::from_fn(listen::read_whole))
         .route_layer(middleware::from_fn_with_state(guard.clone(), control::check_write))
         .route_layer(middleware::from_fn_with_state(guard.clone(), guard::ask_for_token))
         .with_state(wishes);

@@ -15,6 +15,7 @@ mod instance;
 mod late;
 mod names;
 mod pass;
+mod patient;
 mod preflight;
 pub mod record;
 pub mod waiting;

@@ -27,6 +27,7 @@ use super::body::{Document, Keys};
 use super::errors::{Failure, Fault};
 use super::hold::Share;
 use super::pass::{Ask, REQUIRE_HEADER, pass_info, pass_other, pass_ours};
+use super::patient::Patient;
 use super::reply::Body;
 use super::routes::{self, Kind, Route};
 use super::upstream::strip_request;
@@ -34,10 +35,12 @@ use super::{Gateway, Shared};
 use crate::config::ServerKind;
 use crate::units::Span;
 
+/// Beyond it connections wait in the kernel's queue until one of these ends.
 const CONNECTIONS_MAX: usize = 1024;
 /// In every answer, so that nobody takes us for a model server and drives himself.
 pub const OURS_HEADER: HeaderName = HeaderName::from_static("x-tierkeeper");
 pub const OURS: HeaderValue = HeaderValue::from_static("gateway");
+/// How long a request may take to name itself, and so how long a connection may stay without one.
 const HEADER_READ_MAX: Duration = Duration::from_secs(10);
 /// How long an upload may stand still.
 const UPLOAD_IDLE_MAX: Duration = Duration::from_secs(30);
@@ -48,7 +51,17 @@ impl Gateway {
     /// Serves until `shutdown`; then takes no more connections, lets the replies that run end within `grace`, and
     /// returns how many connections had to be broken off.
     pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()>, grace: Span) -> usize {
-        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        self.serve_within(listener, shutdown, grace, CONNECTIONS_MAX).await
+    }
+
+    async fn serve_within(
+        self,
+        listener: TcpListener,
+        shutdown: impl Future<Output = ()>,
+        grace: Span,
+        connections_max: usize,
+    ) -> usize {
+        let places = Arc::new(Semaphore::new(connections_max));
         let mut connections = JoinSet::new();
         tokio::pin!(shutdown);
         loop {
@@ -98,7 +111,7 @@ async fn serve_connection(shared: Arc<Shared>, stream: TcpStream) {
         // Without a timer the time limit on the headers would silently not hold.
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_READ_MAX)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(Patient::new(stream)), service);
     tokio::pin!(connection);
     let ended = tokio::select! {
         biased;
@@ -246,4 +259,39 @@ async fn read(shared: &Shared, headers: &HeaderMap, mut body: Incoming) -> Resul
     }
     let body = if rest.is_empty() { first } else { Bytes::from([first.as_ref(), &rest].concat()) };
     Ok((body, share))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::gateway::{Server, tests::config};
+
+    const HEALTH: &[u8] = b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n";
+
+    #[tokio::test(start_paused = true)]
+    async fn connections_beyond_the_limit_wait_until_another_ends() {
+        let (events, _told) = mpsc::unbounded_channel();
+        let server = Server { kind: ServerKind::Ollama, url: "http://127.0.0.1:9".to_owned() };
+        let gateway = Gateway::new(&config(), server, events).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(gateway.serve_within(listener, std::future::pending(), Span::ZERO, 2));
+        let mut idle = Vec::new();
+        for _ in 0..2 {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(HEALTH).await.unwrap();
+            assert!(stream.read(&mut [0; 512]).await.unwrap() > 0);
+            idle.push(stream);
+        }
+        let mut late = TcpStream::connect(address).await.unwrap();
+        late.write_all(HEALTH).await.unwrap();
+        let mut answer = [0; 512];
+        let early = tokio::time::timeout(HEADER_READ_MAX / 2, late.read(&mut answer)).await;
+        assert!(early.is_err(), "a third connection was served beside two");
+        let answered = tokio::time::timeout(HEADER_READ_MAX, late.read(&mut answer)).await;
+        assert!(answered.expect("the idle ones were let go").unwrap() > 0);
+    }
 }

@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use percent_encoding::percent_decode_str;
 
 use super::reply::FIRST_BYTE_MAX;
 use super::{GatewayError, Server};
@@ -123,9 +124,16 @@ pub fn strip_request(headers: &mut HeaderMap) {
 /// The query as it goes to llama-server: it must not load what the Controller has not asked it to load.
 pub fn without_autoload(path: &str, query: Option<&str>) -> String {
     let kept = query.into_iter().flat_map(|query| query.split('&'));
-    let kept = kept.filter(|pair| !pair.is_empty() && pair.split('=').next() != Some("autoload"));
+    let kept = kept.filter(|pair| !pair.is_empty() && !names_autoload(pair.split('=').next().unwrap_or_default()));
     let query: Vec<_> = kept.chain(["autoload=false"]).collect();
     format!("{path}?{}", query.join("&"))
+}
+
+/// In plain or in disguise: of two pairs of one name the server may take either.
+fn names_autoload(key: &str) -> bool {
+    let key = percent_decode_str(key).decode_utf8_lossy();
+    // Its parser knows `%u0061` too, which no client needs for a key.
+    key == "autoload" || key.contains('%')
 }
 
 fn causes(error: &dyn Error) -> String {
@@ -162,6 +170,8 @@ mod tests {
     fn autoload_is_always_off() {
         assert_eq!(without_autoload("/x", None), "/x?autoload=false");
         assert_eq!(without_autoload("/x", Some("a=1&autoload=true&autoload")), "/x?a=1&autoload=false");
+        let disguised = "%61utoload=true&a%62=%61&%75toload=1&a%75toload=1&%u0061utoload=true";
+        assert_eq!(without_autoload("/x", Some(disguised)), "/x?a%62=%61&%75toload=1&autoload=false");
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! What is not accepted would wait in the kernel's queue without a word, health checks included.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,29 +18,35 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
+use super::GatewayError;
 use super::answer::whole;
 use super::errors::{Failure, Fault};
+use super::guard::Guard;
 use super::reply::Body;
 use super::routes;
 use super::serve::{OURS, OURS_HEADER};
-use crate::config::ServerKind;
+use crate::config::{GatewayConfig, ServerKind};
 
 const CONNECTIONS_MAX: usize = 64;
 const REQUEST_MAX: Duration = Duration::from_secs(3);
 /// What is read of a body, so that its sender gets as far as reading our answer.
 const BODY_MAX: usize = 1 << 20;
 
-/// Answers every request with "not yet", until it is dropped.
-pub async fn answer_all(listener: &TcpListener) {
+/// Answers every request that may come in with "not yet", until it is dropped. Settings that cannot be used are an error.
+pub async fn answer_all(config: &GatewayConfig, listener: &TcpListener) -> Result<Infallible, GatewayError> {
+    let guard = Arc::new(Guard::new(config)?);
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             Some(_) = connections.join_next() => {}
             accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
                 Ok((stream, _)) => {
+                    let Ok(local) = stream.local_addr() else { continue };
+                    let guard = guard.clone();
+                    let service = service_fn(move |request| answer(guard.clone(), request, local.ip()));
                     let mut server = http1::Builder::new();
                     server.timer(TokioTimer::new()).header_read_timeout(REQUEST_MAX).keep_alive(false);
-                    let connection = server.serve_connection(TokioIo::new(stream), service_fn(answer));
+                    let connection = server.serve_connection(TokioIo::new(stream), service);
                     connections.spawn(tokio::time::timeout(2 * REQUEST_MAX, connection));
                 }
                 Err(error) => {
@@ -50,21 +58,56 @@ pub async fn answer_all(listener: &TcpListener) {
     }
 }
 
-async fn answer(request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+async fn answer(guard: Arc<Guard>, request: Request<Incoming>, local: IpAddr) -> Result<Response<Body>, Infallible> {
     // The kinds of server have most of their forms in common; which one it is nobody knows yet.
     let (family, path) = (routes::family(ServerKind::Ollama, request.uri().path()), request.uri().path().to_owned());
+    let allowed = guard.check_source(request.uri(), request.headers(), local);
     let read = Limited::new(request.into_body(), BODY_MAX).collect();
     // Whatever it says, the answer is the same.
     drop(tokio::time::timeout(REQUEST_MAX, read).await);
-    let mut response = match path.as_str() {
-        "/health" => {
+    let mut response = match (allowed, path.as_str()) {
+        (Err(failure), _) => failure.response(family),
+        (Ok(()), "/health") => {
             let mut response = Response::new(whole(Bytes::from_static(br#"{"ok":true,"rung":null}"#)));
             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
             response
         }
-        _ => Failure::new(Fault::Unavailable, "the model server has not been found yet: ask again later")
+        (Ok(()), _) => Failure::new(Fault::Unavailable, "the model server has not been found yet: ask again later")
             .response(family),
     };
     response.headers_mut().insert(OURS_HEADER, OURS);
     Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    use super::*;
+    use crate::gateway::tests::config;
+
+    #[tokio::test]
+    async fn whoever_may_not_come_in_is_told_so_before_there_is_a_server_too() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move { answer_all(&config(), &listener).await });
+        let ask = async |headers: &str| {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(format!("GET /api/tags HTTP/1.1\r\n{headers}\r\n").as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            answer.split(' ').nth(1).unwrap().parse::<u16>().unwrap()
+        };
+        assert_eq!(ask("host: localhost\r\n").await, 503);
+        assert_eq!(ask("host: evil.example\r\n").await, 403);
+        assert_eq!(ask("host: localhost\r\norigin: https://evil.example\r\n").await, 403);
+    }
+
+    #[tokio::test]
+    async fn an_open_door_is_refused_before_there_is_a_server_too() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let open = GatewayConfig { listen: ([0, 0, 0, 0], 0).into(), ..config() };
+        assert!(matches!(answer_all(&open, &listener).await, Err(GatewayError::Open { .. })));
+    }
 }

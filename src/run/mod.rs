@@ -140,7 +140,7 @@ async fn drive(
     let (driver, policy) = tokio::select! {
         prepared = prepare(&config, policy) => prepared?,
         () = stopped(&mut signals) => return Ok(()),
-        () = waiting::answer_all(&listener) => return Ok(()),
+        never = waiting::answer_all(&config.gateway, &listener) => match never? {},
     };
     let lock = lock::take(config.store.as_deref(), driver.url()).await;
     let _lock = lock.map_err(|taken| RunError::AlreadyDriven { url: driver.url().to_owned(), path: taken.path })?;

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use super::rig::{Rig, config, json_of, rung, text};
 
 /// Everything that comes back for these bytes until the gateway closes or falls silent.
-async fn raw(rig: &Rig, request: &str) -> String {
+pub async fn raw(rig: &Rig, request: &str) -> String {
     let mut stream = TcpStream::connect(rig.address).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();

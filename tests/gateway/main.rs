@@ -9,5 +9,6 @@ mod fidelity;
 mod guards;
 mod hand_overs;
 mod hammer;
+mod hardened;
 mod holds;
 mod spoken;

@@ -6,13 +6,13 @@ use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 
-use super::Shared;
 use super::errors::{Failure, Family, Fault};
 use super::hand_over::kept::Kept;
 use super::instance::Admission;
 use super::late::LateBody;
 use super::reply::{Body, ReplyBody, media_type};
 use super::upstream::strip_hop_by_hop;
+use super::{Shared, context};
 
 pub const RUNG_HEADER: HeaderName = HeaderName::from_static("x-tierkeeper-rung");
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
@@ -36,9 +36,14 @@ pub enum AnswerBody {
 
 impl Answer {
     pub fn says(&self, words: &[u8]) -> bool {
+        self.whole().windows(words.len()).any(|window| window == words)
+    }
+
+    /// What was read of it; nothing of one that was not looked into.
+    pub fn whole(&self) -> &[u8] {
         match &self.body {
-            AnswerBody::Stream(_) => false,
-            AnswerBody::Whole(body) => body.windows(words.len()).any(|window| window == words),
+            AnswerBody::Stream(_) => &[],
+            AnswerBody::Whole(body) => body,
         }
     }
 
@@ -85,7 +90,11 @@ impl Answer {
             },
             AnswerBody::Whole(body) => body,
         };
-        Err(Failure::new(Fault::Upstream, said(&text).unwrap_or(format!("the server answered {}", self.head.status))))
+        let fault = match self.head.status.is_client_error() {
+            true => context::fault(&text),
+            false => Fault::Upstream,
+        };
+        Err(Failure::new(fault, said(&text).unwrap_or(format!("the server answered {}", self.head.status))))
     }
 }
 

@@ -53,6 +53,8 @@ pub enum Named {
 pub struct Owned {
     /// The context the model is loaded with; another one would load it again.
     pub context: Option<u32>,
+    /// A request that is too long is refused and not cut, unless the client has said which.
+    pub whole: bool,
 }
 
 const OWNED_OPTIONS: [&str; 5] = ["num_gpu", "main_gpu", "num_batch", "use_mmap", "num_thread"];
@@ -153,7 +155,10 @@ impl Document {
         if !self.has("model") {
             insert.push([b"\"model\":".as_slice(), &model].concat());
         }
-        if let Some(Owned { context: Some(context) }) = owned
+        if owned.is_some_and(|owned| owned.whole) && self.last("truncate").is_none() {
+            insert.push(b"\"truncate\":false".to_vec());
+        }
+        if let Some(Owned { context: Some(context), .. }) = owned
             && !self.has("options")
         {
             insert.push(format!("\"options\":{{\"num_ctx\":{context}}}").into_bytes());
@@ -305,7 +310,7 @@ mod tests {
     }
 
     fn own(text: &str, context: Option<u32>) -> String {
-        String::from_utf8(go(text).spliced("m", Some(Owned { context })).to_vec()).unwrap()
+        String::from_utf8(go(text).spliced("m", Some(Owned { context, whole: false })).to_vec()).unwrap()
     }
 
     #[test]
@@ -369,6 +374,17 @@ mod tests {
             own(r#"{"model":"a","options":{"num_ctx":9},"Options":{"num_ctx":10,"seed":1}}"#, Some(8)),
             r#"{"model":"m","options":{"num_ctx":8},"Options":{"num_ctx":8,"seed":1}}"#
         );
+    }
+
+    #[test]
+    fn nothing_is_cut_unless_the_client_has_it_so() {
+        let own = |text: &str| {
+            let spliced = go(text).spliced("m", Some(Owned { context: None, whole: true }));
+            String::from_utf8(spliced.to_vec()).unwrap()
+        };
+        assert_eq!(own(r#"{"model":"a"}"#), r#"{"truncate":false,"model":"m"}"#);
+        assert_eq!(own(r#"{"model":"a","truncate":null}"#), r#"{"truncate":false,"model":"m","truncate":null}"#);
+        assert_eq!(own(r#"{"model":"a","Truncate":true}"#), r#"{"model":"m","Truncate":true}"#);
     }
 
     #[test]
@@ -468,7 +484,7 @@ mod tests {
                 let options = expected.entry("options").or_insert(json!({}));
                 options["num_ctx"] = json!(context);
             }
-            let spliced = go(&text).spliced("m", Some(Owned { context }));
+            let spliced = go(&text).spliced("m", Some(Owned { context, whole: false }));
             prop_assert_eq!(serde_json::from_slice::<Map<String, Value>>(&spliced).unwrap(), expected);
         }
     }

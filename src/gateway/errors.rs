@@ -32,6 +32,8 @@ pub enum Fault {
     UploadStalled,
     TooLarge,
     Encoded,
+    /// More than the context of the rung that serves.
+    TooLong(Excess),
     /// Nothing serves at present; worth asking again.
     Unavailable,
     /// Nothing serves before there is room, and the message is what is said of it to people.
@@ -40,6 +42,14 @@ pub enum Fault {
     Cut,
     /// The server did not answer.
     Upstream,
+}
+
+/// By how much a request is too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Excess {
+    /// Its length, or what it has at least; `None` where nobody has counted.
+    pub tokens: Option<u64>,
+    pub context: u32,
 }
 
 /// A request that ends without a reply of the server.
@@ -56,7 +66,7 @@ const RETRY_AFTER_SECONDS: u16 = 5;
 impl Fault {
     pub fn status(self) -> StatusCode {
         match self {
-            Fault::BadRequest => StatusCode::BAD_REQUEST,
+            Fault::BadRequest | Fault::TooLong(_) => StatusCode::BAD_REQUEST,
             Fault::Unauthorized => StatusCode::UNAUTHORIZED,
             Fault::Forbidden => StatusCode::FORBIDDEN,
             Fault::NotFound => StatusCode::NOT_FOUND,
@@ -78,9 +88,15 @@ impl Fault {
             | Fault::MethodNotAllowed(_)
             | Fault::UploadStalled
             | Fault::TooLarge
+            | Fault::TooLong(_)
             | Fault::Encoded => "invalid_request_error",
             Fault::Unavailable | Fault::Asleep | Fault::Cut | Fault::Upstream => "api_error",
         }
+    }
+
+    /// The one by which clients know that asking again is of no use, and that they must ask for less.
+    fn openai_code(self) -> Option<&'static str> {
+        matches!(self, Fault::TooLong(_)).then_some("context_length_exceeded")
     }
 
     fn anthropic_type(self) -> &'static str {
@@ -93,6 +109,7 @@ impl Fault {
             | Fault::NotFound
             | Fault::MethodNotAllowed(_)
             | Fault::UploadStalled
+            | Fault::TooLong(_)
             | Fault::Encoded
             | Fault::Upstream => self.openai_type(),
         }
@@ -102,6 +119,7 @@ impl Fault {
         match self {
             Fault::Unavailable | Fault::Asleep | Fault::Cut => "unavailable_error",
             Fault::Upstream => "server_error",
+            Fault::TooLong(_) => "exceed_context_size_error",
             Fault::BadRequest
             | Fault::Unauthorized
             | Fault::Forbidden
@@ -145,7 +163,12 @@ impl Failure {
             Fault::TooLarge | Fault::UploadStalled => {
                 headers.insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            Fault::BadRequest | Fault::Forbidden | Fault::NotFound | Fault::Encoded | Fault::Upstream => {}
+            Fault::BadRequest
+            | Fault::Forbidden
+            | Fault::NotFound
+            | Fault::Encoded
+            | Fault::TooLong(_)
+            | Fault::Upstream => {}
         }
         response
     }
@@ -158,7 +181,8 @@ impl Failure {
             Family::Anthropic => format!("event: error\ndata: {json}\n\n"),
             Family::Responses => {
                 let message = &self.message;
-                let event = json!({"type": "error", "code": "server_error", "message": message, "param": null});
+                let code = self.fault.openai_code().unwrap_or("server_error");
+                let event = json!({"type": "error", "code": code, "message": message, "param": null});
                 format!("event: error\ndata: {event}\n\n")
             }
             Family::Ollama => self.line(),
@@ -175,13 +199,18 @@ impl Failure {
         match family {
             Family::Ollama => json!({ "error": message }),
             Family::OpenAi | Family::Responses => {
-                json!({"error": {"message": message, "type": self.fault.openai_type(), "param": null, "code": null}})
+                let kind = self.fault.openai_type();
+                json!({"error": {"message": message, "type": kind, "param": null, "code": self.fault.openai_code()}})
             }
             Family::Anthropic => {
                 json!({"type": "error", "error": {"type": self.fault.anthropic_type(), "message": message}})
             }
             Family::LlamaServer => {
-                json!({"error": {"code": code, "message": message, "type": self.fault.llama_server_type()}})
+                let mut error = json!({"code": code, "message": message, "type": self.fault.llama_server_type()});
+                if let Fault::TooLong(Excess { tokens, context }) = self.fault {
+                    (error["n_prompt_tokens"], error["n_ctx"]) = (tokens.into(), context.into());
+                }
+                json!({ "error": error })
             }
         }
     }

@@ -5,6 +5,7 @@
 mod admit;
 mod answer;
 mod body;
+mod context;
 mod errors;
 mod forms;
 mod gate;

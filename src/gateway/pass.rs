@@ -26,7 +26,7 @@ use super::reply::Body;
 use super::routes::{Kind, Route};
 use super::spoken::Chat;
 use super::upstream::{Unanswered, without_autoload};
-use super::{Event, Shared, told};
+use super::{Event, Shared, context, told};
 use crate::config::ServerKind;
 use crate::policy::Rung;
 
@@ -94,8 +94,9 @@ impl Ask {
         }
     }
 
-    fn spliced(&self, rung: &Rung) -> Bytes {
-        let owned = self.route.owned_options.then_some(Owned { context: rung.context });
+    fn spliced(&self, shared: &Shared, rung: &Rung) -> Bytes {
+        let whole = context::must_be_whole(shared, self, rung);
+        let owned = self.route.owned_options.then_some(Owned { context: rung.context, whole });
         self.document.spliced(&rung.model, owned)
     }
 }
@@ -235,7 +236,8 @@ async fn pursue(shared: Arc<Shared>, ask: Arc<Ask>) -> Result<Answer, Failure> {
 /// One try at the rung that the admission is for.
 async fn attempt(shared: &Shared, ask: &Arc<Ask>, admission: Admission) -> Result<Tried, Failure> {
     let (cut, asking) = (admission.cut(), admission.asks(ask));
-    let body = ask.spliced(admission.rung());
+    context::check(shared, ask, admission.rung())?;
+    let body = ask.spliced(shared, admission.rung());
     let target = ask.target(shared.server, true);
     let asked = shared.upstream.ask(ask.method.clone(), &target, ask.headers.clone(), body);
     let asked = async { judge(shared, ask, asked.await, admission).await };
@@ -246,7 +248,7 @@ async fn attempt(shared: &Shared, ask: &Arc<Ask>, admission: Admission) -> Resul
             Err(Failure::cut())
         }
         () = asking.moved.cancelled() => Ok(Tried::Moved),
-        tried = asked => Ok(tried),
+        tried = asked => tried,
     }
 }
 
@@ -255,7 +257,7 @@ async fn judge(
     ask: &Arc<Ask>,
     asked: Result<Response<Incoming>, Unanswered>,
     admission: Admission,
-) -> Tried {
+) -> Result<Tried, Failure> {
     let response = match asked {
         Ok(response) => response,
         Err(error) => {
@@ -266,23 +268,29 @@ async fn judge(
                     REPEAT_AFTER
                 }
             };
-            return Tried::Failed { why: error.to_string(), pause, repeats: 1, instead: Err(error) };
+            return Ok(Tried::Failed { why: error.to_string(), pause, repeats: 1, instead: Err(error) });
         }
     };
     let (head, body) = response.into_parts();
     let status = head.status;
     let worth_repeating = status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED;
-    if shared.server == ServerKind::LlamaServer && status == StatusCode::BAD_REQUEST {
+    if status == StatusCode::BAD_REQUEST {
         let answer = match Limited::new(body, LOOK_INTO_MAX).collect().await {
             Ok(body) => {
                 Answer { head, body: AnswerBody::Whole(body.to_bytes()), admission: Some(admission), kept: None }
             }
             Err(error) => {
                 let error = Unanswered::Reset(error.to_string());
-                return Tried::Failed { why: error.to_string(), pause: REPEAT_AFTER, repeats: 1, instead: Err(error) };
+                let why = error.to_string();
+                return Ok(Tried::Failed { why, pause: REPEAT_AFTER, repeats: 1, instead: Err(error) });
             }
         };
-        return match answer.says(NOT_LOADED) {
+        if let Some(rung) = answer.admission.as_ref().map(|admission| admission.rung().clone())
+            && let Some(failure) = context::refused(shared, &rung, &answer)
+        {
+            return Err(failure);
+        }
+        return Ok(match shared.server == ServerKind::LlamaServer && answer.says(NOT_LOADED) {
             true => Tried::Failed {
                 why: Unanswered::NotHeld.to_string(),
                 pause: REPEAT_AFTER,
@@ -291,17 +299,17 @@ async fn judge(
                 instead: Err(Unanswered::NotHeld),
             },
             false => Tried::Answered(answer),
-        };
+        });
     }
     let kept = Kept::of(shared, ask, status, &head.headers);
     let answer = Answer { head, body: AnswerBody::Stream(body), admission: Some(admission), kept };
-    match worth_repeating {
+    Ok(match worth_repeating {
         true => {
             let why = format!("it answered {status}");
             Tried::Failed { why, pause: REPEAT_AFTER, repeats: 1, instead: Ok(answer) }
         }
         false => Tried::Answered(answer),
-    }
+    })
 }
 
 impl Shared {

@@ -27,6 +27,8 @@ pub struct Counters {
     pub hand_overs_lost: u64,
     /// Replies that could not be handed over, because too much was kept of others already.
     pub unkept: u64,
+    /// Requests that were refused because they were longer than the context of the rung that served.
+    pub too_long: u64,
     /// Replies that began without a fresh look at the machine, because it took too long.
     pub preflight_late: u64,
 }
@@ -58,6 +60,7 @@ pub struct Record {
     pub handed_over: Tally,
     pub hand_overs_lost: Tally,
     pub unkept: Tally,
+    pub too_long: Tally,
     pub preflight_late: Tally,
     pub admitted: Tally,
     /// When somebody was told of a reply's speed last.
@@ -77,6 +80,7 @@ impl Record {
             handed_over: Tally::default(),
             hand_overs_lost: Tally::default(),
             unkept: Tally::default(),
+            too_long: Tally::default(),
             preflight_late: Tally::default(),
             admitted: Tally::default(),
             speeds: Paced::default(),
@@ -100,6 +104,7 @@ impl Record {
             handed_over: self.handed_over.get(),
             hand_overs_lost: self.hand_overs_lost.get(),
             unkept: self.unkept.get(),
+            too_long: self.too_long.get(),
             preflight_late: self.preflight_late.get(),
         }
     }

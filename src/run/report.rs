@@ -198,6 +198,7 @@ fn counted(counters: Counters) -> BTreeMap<String, u64> {
         handed_over,
         hand_overs_lost,
         unkept,
+        too_long,
         preflight_late,
     } = counters;
     let named = [
@@ -210,6 +211,7 @@ fn counted(counters: Counters) -> BTreeMap<String, u64> {
         ("handed_over", handed_over),
         ("hand_overs_lost", hand_overs_lost),
         ("unkept", unkept),
+        ("too_long", too_long),
         ("preflight_late", preflight_late),
     ];
     named.into_iter().map(|(name, count)| (name.to_owned(), count)).collect()

@@ -11,4 +11,5 @@ mod hand_overs;
 mod hammer;
 mod hardened;
 mod holds;
+mod lengths;
 mod spoken;

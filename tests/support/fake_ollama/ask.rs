@@ -59,6 +59,8 @@ pub(crate) struct Ask {
     pub(crate) keep_alive: Option<Duration>,
     pub(crate) json: bool,
     pub(crate) tools: bool,
+    /// What is too long is to be refused, and not cut.
+    pub(crate) whole: bool,
 }
 
 impl Ask {
@@ -94,7 +96,12 @@ impl Ask {
         {
             return Err(Refusal::bad(NO_SIGHT));
         }
-        Ok(Reply::begin(lease, self.plan()))
+        let plan = self.plan();
+        let (prompt, context) = (plan.prompt.len() + 1, self.num_ctx.unwrap_or(self.installed.model.context));
+        if self.whole && prompt as u64 > context {
+            return Err(Refusal::bad(too_long(prompt, context)));
+        }
+        Ok(Reply::begin(lease, plan))
     }
 
     fn plan(&self) -> Plan {
@@ -125,6 +132,13 @@ const NO_SIGHT: &str = concat!(
     r#"{"error":{"code":400,"message":"Multimodal data provided, but model does not support multimodal requests.","#,
     r#""type":"invalid_request_error"}}"#
 );
+
+/// What its runner says, as it passes it on; measured by others on a version of this year.
+fn too_long(prompt: usize, context: u64) -> String {
+    format!(
+        r#"{{"error":{{"code":400,"message":"request ({prompt} tokens) exceeds the available context size ({context} tokens), try increasing it","type":"exceed_context_size_error","n_prompt_tokens":{prompt},"n_ctx":{context}}}}}"#
+    )
+}
 
 /// A prompt longer than the context loses its middle without a word: five tokens and half of the rest stay.
 fn fitted(prompt: usize, num_ctx: u64) -> usize {

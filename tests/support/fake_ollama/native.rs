@@ -139,6 +139,7 @@ fn ask_of(server: &Server, body: &Value, prompt: Prompt) -> Result<Ask, Refusal>
         keep_alive,
         json: !body["format"].is_null(),
         tools: body["tools"].as_array().is_some_and(|tools| !tools.is_empty()),
+        whole: body["truncate"] == false,
     })
 }
 

@@ -39,6 +39,8 @@ pub(crate) fn ask_of(server: &Server, body: &Value, prompt: Prompt, limit: &Valu
         keep_alive: None,
         json: body["response_format"]["type"].as_str().is_some_and(|kind| kind != "text"),
         tools: body["tools"].as_array().is_some_and(|tools| !tools.is_empty()),
+        // It knows of no such wish.
+        whole: false,
     })
 }
 

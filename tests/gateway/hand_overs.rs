@@ -13,9 +13,9 @@ use tokio::sync::mpsc;
 
 use super::rig::{Act, Rig, drained, frame, json_of, rung, text, until};
 
-const CHAT: &str = "/v1/chat/completions";
-const EVENTS: &str = "text/event-stream";
-const ASKED: &str = r#"{"model":"mai","stream":true,"max_tokens":9,"messages":[{"role":"user","content":"tell"}]}"#;
+pub const CHAT: &str = "/v1/chat/completions";
+pub const EVENTS: &str = "text/event-stream";
+pub const ASKED: &str = r#"{"model":"mai","stream":true,"max_tokens":9,"messages":[{"role":"user","content":"tell"}]}"#;
 const SECOND: [&str; 4] = [
     "data: {\"id\":\"two\",\"model\":\"s\",\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":null},\"finish_reason\":null}]}\n\n",
     "data: {\"id\":\"two\",\"model\":\"s\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"Once upon\"},\"finish_reason\":null}]}\n\n",
@@ -23,13 +23,13 @@ const SECOND: [&str; 4] = [
     "data: [DONE]\n\n",
 ];
 
-fn record(delta: &Value) -> Bytes {
+pub fn record(delta: &Value) -> Bytes {
     let choices = json!([{ "index": 0, "delta": delta, "finish_reason": null }]);
     Bytes::from(format!("data: {}\n\n", json!({ "id": "one", "model": "l", "choices": choices })))
 }
 
 /// Two rungs, the larger of which serves.
-async fn rig() -> Rig {
+pub async fn rig() -> Rig {
     let rig = Rig::new(ServerKind::LlamaServer).await;
     *rig.script.told.lock().unwrap() = Some(json!({}));
     let rungs = ["large", "small"].map(|name| (*rung(name)).clone());
@@ -40,7 +40,7 @@ async fn rig() -> Rig {
 }
 
 /// A reply that has said one word, and the one who says its words.
-async fn begun(rig: &Rig, request: &str) -> (mpsc::Sender<Bytes>, hyper::body::Incoming, String) {
+pub async fn begun(rig: &Rig, request: &str) -> (mpsc::Sender<Bytes>, hyper::body::Incoming, String) {
     begun_of(rig, rig.request("POST", CHAT, request)).await
 }
 
@@ -58,19 +58,19 @@ async fn begun_of(rig: &Rig, request: Request<Full<Bytes>>) -> (mpsc::Sender<Byt
     (words, body, had)
 }
 
-async fn rest(mut body: hyper::body::Incoming, mut had: String) -> String {
+pub async fn rest(mut body: hyper::body::Incoming, mut had: String) -> String {
     while let Some(Ok(piece)) = frame(&mut body).await {
         had.push_str(std::str::from_utf8(&piece).unwrap());
     }
     had
 }
 
-fn said(reply: &str) -> String {
+pub fn said(reply: &str) -> String {
     let records = reply.lines().filter_map(|line| serde_json::from_str::<Value>(line.strip_prefix("data: ")?).ok());
     records.filter_map(|record| Some(record["choices"][0]["delta"]["content"].as_str()?.to_owned())).collect()
 }
 
-fn handed_over(moved: u32, left: u32) -> Event {
+pub fn handed_over(moved: u32, left: u32) -> Event {
     Event::HandedOver { rung: "large".to_owned(), moved, left }
 }
 

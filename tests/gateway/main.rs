@@ -12,4 +12,5 @@ mod hammer;
 mod hardened;
 mod holds;
 mod lengths;
+mod slow_readers;
 mod spoken;

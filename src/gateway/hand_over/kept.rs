@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::dialect::Dialect;
 use super::journal::{Journal, Out, Partial};
@@ -32,6 +33,8 @@ pub struct Kept {
     record: Arc<Record>,
     /// When the first of it was passed on.
     spoken_since: Option<Instant>,
+    /// Tells whoever asks another model to go on when nobody is to be given that any more.
+    left: Option<DropGuard>,
 }
 
 /// How a reply can be gone on with.
@@ -46,6 +49,8 @@ pub struct Proposal {
     pub request: Document,
     /// How many tokens were read before all of it, if the server tells.
     pub prompt: Option<u64>,
+    /// Its client has left, or it has come to its end.
+    pub left: CancellationToken,
 }
 
 impl Kept {
@@ -65,7 +70,7 @@ impl Kept {
             return None;
         }
         let (journal, record) = (Journal::new(dialect), shared.record.clone());
-        Some(Kept { journal, dialect, ask: ask.clone(), share, record, spoken_since: None })
+        Some(Kept { journal, dialect, ask: ask.clone(), share, record, spoken_since: None, left: None })
     }
 
     /// What of these bytes of the server's goes to the client.
@@ -101,7 +106,9 @@ impl Kept {
             Partial::Unsaid | Partial::Thoughts => None,
         };
         let thought = self.journal.has_thoughts();
-        Some(Proposal { ask: self.ask.clone(), dialect: self.dialect, said, thought, request, prompt: None })
+        let left = CancellationToken::new();
+        self.left = Some(left.clone().drop_guard());
+        Some(Proposal { ask: self.ask.clone(), dialect: self.dialect, said, thought, request, prompt: None, left })
     }
 
     /// From now on the bytes are another model's.

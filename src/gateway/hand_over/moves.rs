@@ -170,7 +170,7 @@ async fn go_on_with(shared: Arc<Shared>, mut stalled: VecDeque<Stalled>, place: 
         let shared = shared.clone();
         tries.spawn(async move {
             let mut answer = ask(&shared, &admission, &next.proposal).await;
-            if answer.is_none() {
+            if answer.is_none() && next.running.is_wanted() {
                 sleep(REPEAT_AFTER).await;
                 answer = ask(&shared, &admission, &next.proposal).await;
             }
@@ -200,8 +200,16 @@ async fn serving(shared: &Shared, until: Instant) -> Option<Arc<Instance>> {
     }
 }
 
-/// The server's answer, if it goes on.
+/// The server's answer, if it goes on. Nobody waits for it once the client has left.
 async fn ask(shared: &Shared, admission: &Admission, proposal: &Proposal) -> Option<Incoming> {
+    tokio::select! {
+        biased;
+        () = proposal.left.cancelled() => None,
+        answer = answer_of(shared, admission, proposal) => answer,
+    }
+}
+
+async fn answer_of(shared: &Shared, admission: &Admission, proposal: &Proposal) -> Option<Incoming> {
     if left_open(shared, admission.rung(), proposal).await.is_none() {
         tracing::warn!(message = "A model's template does not let it go on with a reply.", rung = %admission.rung().name);
         return None;

@@ -110,7 +110,8 @@ impl Running {
                 return Some(live);
             }
             (state.stage, state.stalled, state.joined) = (Stage::Reading, None, true);
-            state.kept.iter_mut().for_each(|kept| kept.join(prompt));
+            let model = live.admission.as_ref().map(|admission| admission.rung().model.as_str());
+            state.kept.iter_mut().for_each(|kept| kept.join(model.unwrap_or_default(), prompt));
             state.live.replace(live)
         });
     }

@@ -8,6 +8,7 @@
 #[path = "../support/llama.rs"]
 mod llama;
 mod chain;
+mod parts;
 mod reply;
 mod rig;
 
@@ -31,7 +32,7 @@ async fn is_of_both(rig: &Rig, form: Form, request: &Value, whole: &Whole) -> St
     let before = |count: usize| first.chars().take(count).collect::<String>();
     // Where records do not say whose they are, the small one may have begun with what the large one would have said.
     let told = whole.records.iter().filter(|record| record["model"] == "large").map(|record| form.said(record));
-    let seams = match form.path == NATIVE.path {
+    let seams = match !form.is_signed() {
         true => (common.saturating_sub(24)..=common).rev().map(before).collect(),
         false => vec![told.collect::<String>()],
     };
@@ -39,9 +40,11 @@ async fn is_of_both(rig: &Rig, form: Form, request: &Value, whole: &Whole) -> St
         assert!(first.starts_with(sent.as_str()), "what was sent is not what the large one says: {sent}\nbut: {first}");
         let rest = request[form.limit].as_u64().unwrap() - words_of(form, whole, sent);
         let second = Reply::alone(rig, form, &form.from(request, sent, rest), "small").await;
-        let repeats = form.path == CHAT.path;
-        let second =
-            if repeats { second.strip_prefix(sent.as_str()).expect("it repeats what it is given") } else { &second };
+        let second = if form.repeats() {
+            second.strip_prefix(sent.as_str()).expect("it repeats what it is given")
+        } else {
+            &second
+        };
         if whole.text == format!("{sent}{second}") {
             return sent.clone();
         }

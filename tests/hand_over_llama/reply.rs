@@ -18,24 +18,55 @@ pub struct Form {
 pub const CHAT: Form = Form { path: "/v1/chat/completions", limit: "max_tokens" };
 pub const TEXT: Form = Form { path: "/v1/completions", limit: "max_tokens" };
 pub const NATIVE: Form = Form { path: "/completion", limit: "n_predict" };
+pub const MESSAGES: Form = Form { path: "/v1/messages", limit: "max_tokens" };
+pub const RESPONSES: Form = Form { path: "/v1/responses", limit: "max_output_tokens" };
 
 impl Form {
     pub fn request(self) -> Value {
         let mut request = json!({ "model": "mai", "stream": true, "temperature": 0, "cache_prompt": false });
         request[self.limit] = json!(TOKENS);
-        if self.path == CHAT.path {
-            request["messages"] = json!([{ "role": "user", "content": "Tell me of the keeper of the light." }]);
-            request["stream_options"] = json!({ "include_usage": true });
-        } else {
-            request["prompt"] = json!("The keeper of the light counts the ships.");
+        let asked = "Tell me of the keeper of the light.";
+        match self.path {
+            "/v1/chat/completions" => {
+                request["messages"] = json!([{ "role": "user", "content": asked }]);
+                request["stream_options"] = json!({ "include_usage": true });
+            }
+            "/v1/messages" => {
+                let parts = ["You keep", " count."].map(|text| json!({ "type": "text", "text": text }));
+                request["system"] = json!(parts);
+                request["messages"] = json!([{ "role": "user", "content": asked }]);
+            }
+            "/v1/responses" => {
+                request["instructions"] = json!("You keep count.");
+                request["input"] = json!(asked);
+            }
+            _ => request["prompt"] = json!("The keeper of the light counts the ships."),
         }
         request
+    }
+
+    /// Its replies have a beginning, parts and an end.
+    pub fn has_parts(self) -> bool {
+        [MESSAGES.path, RESPONSES.path].contains(&self.path)
+    }
+
+    /// A model that is given the beginning of a reply says it once more.
+    pub fn repeats(self) -> bool {
+        self.path == CHAT.path || self.has_parts()
+    }
+
+    /// Each record says which model it is of.
+    pub fn is_signed(self) -> bool {
+        [CHAT.path, TEXT.path].contains(&self.path)
     }
 
     pub fn said(self, record: &Value) -> String {
         let said = match self.path {
             "/v1/chat/completions" => &record["choices"][0]["delta"]["content"],
             "/v1/completions" => &record["choices"][0]["text"],
+            "/v1/messages" => &record["delta"]["text"],
+            "/v1/responses" if record["type"] == "response.output_text.delta" => &record["delta"],
+            "/v1/responses" => &Value::Null,
             _ => &record["content"],
         };
         said.as_str().unwrap_or_default().to_owned()
@@ -45,6 +76,8 @@ impl Form {
         let said = match self.path {
             "/v1/chat/completions" => &answer["choices"][0]["message"]["content"],
             "/v1/completions" => &answer["choices"][0]["text"],
+            "/v1/messages" => &answer["content"][0]["text"],
+            "/v1/responses" => &answer["output"][0]["content"][0]["text"],
             _ => &answer["content"],
         };
         said.as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()
@@ -54,17 +87,29 @@ impl Form {
     pub fn from(self, request: &Value, text: &str, tokens: u64) -> Value {
         let mut request = request.clone();
         request[self.limit] = json!(tokens);
-        if self.path == CHAT.path {
-            request["messages"].as_array_mut().unwrap().push(json!({ "role": "assistant", "content": text }));
-        } else {
-            request["prompt"] = json!(format!("{}{text}", request["prompt"].as_str().unwrap()));
+        match self.path {
+            "/v1/chat/completions" | "/v1/messages" => {
+                request["messages"].as_array_mut().unwrap().push(json!({ "role": "assistant", "content": text }));
+            }
+            "/v1/responses" => {
+                let part = json!({ "type": "output_text", "text": text });
+                let said = json!({ "type": "message", "role": "assistant", "content": [part] });
+                request["input"] = json!([{ "role": "user", "content": request["input"] }, said]);
+            }
+            _ => request["prompt"] = json!(format!("{}{text}", request["prompt"].as_str().unwrap())),
         }
         request
     }
 }
 
 pub fn thought(record: &Value) -> String {
-    record["choices"][0]["delta"]["reasoning_content"].as_str().unwrap_or_default().to_owned()
+    let thought = match record["type"].as_str() {
+        Some("content_block_delta") => &record["delta"]["thinking"],
+        Some("response.reasoning_text.delta") => &record["delta"],
+        Some(_) => &Value::Null,
+        None => &record["choices"][0]["delta"]["reasoning_content"],
+    };
+    thought.as_str().unwrap_or_default().to_owned()
 }
 
 /// A streamed reply as its client has it so far.
@@ -117,8 +162,9 @@ impl Reply {
         let rest = self.begun.split_off(whole);
         self.text.push_str(&String::from_utf8(std::mem::replace(&mut self.begun, rest)).unwrap());
         while let Some(end) = self.text[self.read..].find("\n\n") {
-            let line = &self.text[self.read..self.read + end];
-            self.records.extend(line.strip_prefix("data: ").and_then(|record| serde_json::from_str(record).ok()));
+            let mut lines = self.text[self.read..self.read + end].lines();
+            let data = lines.find_map(|line| line.strip_prefix("data: "));
+            self.records.extend(data.and_then(|record| serde_json::from_str(record).ok()));
             self.read += end + 2;
         }
         true
@@ -142,6 +188,9 @@ impl Reply {
     pub async fn whole(mut self) -> Whole {
         while self.more().await {}
         let (form, records) = (self.form, self.records);
+        if form.has_parts() {
+            return Whole { text: records.iter().map(|record| form.said(record)).collect(), records };
+        }
         let ends = |record: &&Value| record["choices"][0]["finish_reason"].is_string() || record["stop"] == true;
         assert_eq!(records.iter().filter(ends).count(), 1, "it ends once: {}", self.text);
         if form.path != NATIVE.path {

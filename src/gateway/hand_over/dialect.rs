@@ -8,12 +8,28 @@ use serde_json::{Map, Value};
 /// Whose form the records have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
+    Flat(Flat),
+    Parts(Parts),
+}
+
+/// Each record says the next words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flat {
     /// OpenAI's chat.
     Chat,
     /// OpenAI's completions.
     Text,
     /// llama-server's own completion.
     Native,
+}
+
+/// Records open and close parts of the reply, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parts {
+    /// Anthropic's.
+    Messages,
+    /// OpenAI's newer one.
+    Responses,
 }
 
 /// What one record says.
@@ -50,19 +66,19 @@ pub type Identity = Map<String, Value>;
 
 const IDENTITY: [&str; 2] = ["id", "created"];
 
-impl Dialect {
+impl Flat {
     pub fn read(self, record: &Value) -> Said {
         if record.get("error").is_some() {
             return Said { bound: true, ..Said::default() };
         }
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        if self == Dialect::Native {
+        if self == Flat::Native {
             let (content, finish) = (text(&record["content"]), record["stop"] == true);
             return Said { content, finish, bound: record["index"].as_u64().unwrap_or(0) > 0, ..Said::default() };
         }
         let Some(choice) = record["choices"].get(0) else { return Said::default() };
         let (finish, second) = (!choice["finish_reason"].is_null(), choice["index"].as_u64().unwrap_or(0) > 0);
-        if self == Dialect::Text {
+        if self == Flat::Text {
             return Said { content: text(&choice["text"]), finish, bound: second, ..Said::default() };
         }
         let delta = &choice["delta"];
@@ -92,7 +108,7 @@ impl Dialect {
         }
         let empty = content.is_empty();
         match self {
-            Dialect::Native => {
+            Flat::Native => {
                 record["content"] = content.into();
                 add_to(&mut record, "tokens_predicted", before.tokens());
                 count_prompt(&mut record, "tokens_evaluated", before);
@@ -100,20 +116,14 @@ impl Dialect {
                     native_finish(&mut record, before, sent);
                 }
             }
-            Dialect::Text | Dialect::Chat => {
+            Flat::Text | Flat::Chat => {
                 if let Some(choice) = record.get_mut("choices").and_then(|choices| choices.get_mut(0)) {
                     say(self, choice, content);
                 }
                 if let Some(usage) = record.get_mut("usage").filter(|usage| usage.is_object()) {
                     add_to(usage, "completion_tokens", before.tokens());
                     count_prompt(usage, "prompt_tokens", before);
-                    let prompt = usage["prompt_tokens"].as_u64().unwrap_or(u64::MAX);
-                    if let (Some(said), true) = (usage["completion_tokens"].as_u64(), usage["total_tokens"].is_u64()) {
-                        usage["total_tokens"] = prompt.saturating_add(said).into();
-                    }
-                    if let Some(cached) = usage.pointer_mut("/prompt_tokens_details/cached_tokens") {
-                        *cached = cached.as_u64().unwrap_or(0).min(prompt).into();
-                    }
+                    count_total(usage, ["prompt_tokens", "completion_tokens"], "/prompt_tokens_details/cached_tokens");
                 }
             }
         }
@@ -122,7 +132,7 @@ impl Dialect {
         }
         // The announcement of who speaks, and the words that are known, have been passed on already.
         let nothing_else = !said.finish && !said.thought && record.get("usage").is_none_or(Value::is_null);
-        let is_choice = self == Dialect::Native || record["choices"].get(0).is_some();
+        let is_choice = self == Flat::Native || record["choices"].get(0).is_some();
         (!(empty && nothing_else && is_choice)).then_some(record)
     }
 
@@ -136,16 +146,16 @@ impl Dialect {
             record.retain(|key, _| !["usage", "timings"].contains(&key.as_str()));
         }
         match self {
-            Dialect::Native => {
+            Flat::Native => {
                 record["content"] = "".into();
                 record["stop"] = true.into();
                 record["stop_type"] = "word".into();
             }
-            Dialect::Text => {
+            Flat::Text => {
                 record["choices"][0]["text"] = "".into();
                 record["choices"][0]["finish_reason"] = "stop".into();
             }
-            Dialect::Chat => {
+            Flat::Chat => {
                 record["choices"][0]["delta"] = Value::Object(Map::new());
                 record["choices"][0]["finish_reason"] = "stop".into();
             }
@@ -154,8 +164,8 @@ impl Dialect {
     }
 }
 
-fn say(dialect: Dialect, choice: &mut Value, content: String) {
-    if dialect == Dialect::Text {
+fn say(dialect: Flat, choice: &mut Value, content: String) {
+    if dialect == Flat::Text {
         choice["text"] = content.into();
     } else if let Some(delta) = choice.get_mut("delta").and_then(Value::as_object_mut) {
         delta.remove("role");
@@ -181,7 +191,7 @@ fn native_finish(record: &mut Value, before: &Before, sent: &str) {
 }
 
 /// The rates of the whole reply follow from its counts and times.
-fn add_up(timings: &mut Value, before: &Before) {
+pub fn add_up(timings: &mut Value, before: &Before) {
     add_to(timings, "predicted_n", before.tokens());
     if let (Some(ms), Some(tokens)) = (timings["predicted_ms"].as_f64(), timings["predicted_n"].as_f64()) {
         let ms = ms + before.ms;
@@ -193,16 +203,27 @@ fn add_up(timings: &mut Value, before: &Before) {
     }
 }
 
-fn add_to(object: &mut Value, key: &str, more: u64) {
+pub fn add_to(object: &mut Value, key: &str, more: u64) {
     if let Some(count) = object.get(key).and_then(Value::as_u64) {
         object[key] = count.saturating_add(more).into();
     }
 }
 
 /// What was said before the seam was read by the model that goes on, and is no part of what was asked.
-fn count_prompt(object: &mut Value, key: &str, before: &Before) {
+pub fn count_prompt(object: &mut Value, key: &str, before: &Before) {
     if let Some(count) = object.get(key).and_then(Value::as_u64) {
         object[key] = before.prompt.unwrap_or(count.saturating_sub(before.content)).into();
+    }
+}
+
+/// All of it together, and no more of it remembered than was read.
+pub fn count_total(usage: &mut Value, [read, said]: [&str; 2], cached: &str) {
+    let prompt = usage[read].as_u64().unwrap_or(u64::MAX);
+    if let (Some(said), true) = (usage[said].as_u64(), usage["total_tokens"].is_u64()) {
+        usage["total_tokens"] = prompt.saturating_add(said).into();
+    }
+    if let Some(cached) = usage.pointer_mut(cached) {
+        *cached = cached.as_u64().unwrap_or(0).min(prompt).into();
     }
 }
 
@@ -215,44 +236,44 @@ mod tests {
     const BEFORE: Before = Before { content: 5, thoughts: 2, ms: 700.0, prompt: None };
 
     fn identity() -> Identity {
-        Dialect::Chat.identity(&json!({ "id": "one", "created": 1, "model": "large" }))
+        Flat::Chat.identity(&json!({ "id": "one", "created": 1, "model": "large" }))
     }
 
     #[test]
     fn records_say_what_they_say_in_each_dialect() {
         let chat = |delta: Value, finish: Value| json!({ "choices": [{ "index": 0, "delta": delta, "finish_reason": finish }] });
         let cases = [
-            (Dialect::Chat, chat(json!({ "role": "assistant", "content": null }), Value::Null), Said::default()),
+            (Flat::Chat, chat(json!({ "role": "assistant", "content": null }), Value::Null), Said::default()),
             (
-                Dialect::Chat,
+                Flat::Chat,
                 chat(json!({ "content": "a" }), Value::Null),
                 Said { content: "a".into(), ..Said::default() },
             ),
             (
-                Dialect::Chat,
+                Flat::Chat,
                 chat(json!({ "reasoning_content": "a" }), Value::Null),
                 Said { thought: true, ..Said::default() },
             ),
-            (Dialect::Chat, chat(json!({ "tool_calls": [{}] }), Value::Null), Said { bound: true, ..Said::default() }),
-            (Dialect::Chat, chat(json!({}), json!("length")), Said { finish: true, ..Said::default() }),
-            (Dialect::Chat, json!({ "choices": [], "usage": {} }), Said::default()),
+            (Flat::Chat, chat(json!({ "tool_calls": [{}] }), Value::Null), Said { bound: true, ..Said::default() }),
+            (Flat::Chat, chat(json!({}), json!("length")), Said { finish: true, ..Said::default() }),
+            (Flat::Chat, json!({ "choices": [], "usage": {} }), Said::default()),
             (
-                Dialect::Chat,
+                Flat::Chat,
                 json!({ "choices": [{ "index": 1, "delta": {} }] }),
                 Said { bound: true, ..Said::default() },
             ),
-            (Dialect::Chat, json!({ "error": { "code": 500 } }), Said { bound: true, ..Said::default() }),
+            (Flat::Chat, json!({ "error": { "code": 500 } }), Said { bound: true, ..Said::default() }),
             (
-                Dialect::Text,
+                Flat::Text,
                 json!({ "choices": [{ "text": "a", "finish_reason": null }] }),
                 Said { content: "a".into(), ..Said::default() },
             ),
             (
-                Dialect::Native,
+                Flat::Native,
                 json!({ "index": 0, "content": "a", "stop": false }),
                 Said { content: "a".into(), ..Said::default() },
             ),
-            (Dialect::Native, json!({ "content": "", "stop": true }), Said { finish: true, ..Said::default() }),
+            (Flat::Native, json!({ "content": "", "stop": true }), Said { finish: true, ..Said::default() }),
         ];
         for (dialect, record, said) in cases {
             // A finish is no call, and a missing reason is none.
@@ -265,7 +286,7 @@ mod tests {
     fn a_joined_record_has_the_first_ones_name_and_its_own_models() {
         let record = json!({ "id": "two", "created": 9, "model": "small",
             "choices": [{ "index": 0, "delta": { "role": "assistant", "content": "hello new" }, "finish_reason": null }] });
-        let joined = Dialect::Chat.joined(record, " new".to_owned(), &identity(), &BEFORE, "hello").unwrap();
+        let joined = Flat::Chat.joined(record, " new".to_owned(), &identity(), &BEFORE, "hello").unwrap();
         assert_eq!(
             joined,
             json!({ "id": "one", "created": 1, "model": "small",
@@ -277,10 +298,10 @@ mod tests {
     fn what_has_nothing_new_to_say_is_left_out() {
         for delta in [json!({ "role": "assistant", "content": null }), json!({ "content": "hello" })] {
             let record = json!({ "choices": [{ "index": 0, "delta": delta, "finish_reason": null }] });
-            assert_eq!(Dialect::Chat.joined(record, String::new(), &identity(), &BEFORE, "hello"), None);
+            assert_eq!(Flat::Chat.joined(record, String::new(), &identity(), &BEFORE, "hello"), None);
         }
         let text = json!({ "choices": [{ "text": "hello", "finish_reason": null }] });
-        assert_eq!(Dialect::Text.joined(text, String::new(), &identity(), &BEFORE, "hello"), None);
+        assert_eq!(Flat::Text.joined(text, String::new(), &identity(), &BEFORE, "hello"), None);
     }
 
     #[test]
@@ -288,7 +309,7 @@ mod tests {
         let record = json!({ "choices": [],
             "usage": { "completion_tokens": 3, "prompt_tokens": 27, "total_tokens": 30, "prompt_tokens_details": { "cached_tokens": 26 } },
             "timings": { "prompt_n": 27, "predicted_n": 3, "predicted_ms": 300.0, "predicted_per_token_ms": 100.0, "predicted_per_second": 10.0 } });
-        let joined = Dialect::Chat.joined(record, String::new(), &identity(), &BEFORE, "hello").unwrap();
+        let joined = Flat::Chat.joined(record, String::new(), &identity(), &BEFORE, "hello").unwrap();
         assert_eq!(
             joined["usage"],
             json!({ "completion_tokens": 10, "prompt_tokens": 22, "total_tokens": 32, "prompt_tokens_details": { "cached_tokens": 22 } })
@@ -304,7 +325,7 @@ mod tests {
         let record = json!({ "choices": [],
             "usage": { "completion_tokens": 3, "prompt_tokens": 27, "total_tokens": 30, "prompt_tokens_details": { "cached_tokens": 26 } } });
         let before = Before { prompt: Some(20), ..BEFORE };
-        let joined = Dialect::Chat.joined(record, String::new(), &identity(), &before, "hello").unwrap();
+        let joined = Flat::Chat.joined(record, String::new(), &identity(), &before, "hello").unwrap();
         assert_eq!(
             joined["usage"],
             json!({ "completion_tokens": 10, "prompt_tokens": 20, "total_tokens": 30, "prompt_tokens_details": { "cached_tokens": 20 } })
@@ -316,7 +337,7 @@ mod tests {
         let before = Before { content: 4, ..Before::default() };
         let record = json!({ "content": "", "stop": true, "tokens_predicted": 3, "tokens_evaluated": 10,
             "prompt": "<s> Once upon", "generation_settings": { "n_predict": 6, "max_tokens": 6 } });
-        let joined = Dialect::Native.joined(record, String::new(), &Identity::new(), &before, " upon").unwrap();
+        let joined = Flat::Native.joined(record, String::new(), &Identity::new(), &before, " upon").unwrap();
         assert_eq!(
             joined,
             json!({ "content": "", "stop": true, "tokens_predicted": 7, "tokens_evaluated": 6,

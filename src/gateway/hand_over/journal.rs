@@ -7,7 +7,8 @@
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::dialect::{Before, Dialect, Identity, Said};
+use super::dialect::{Before, Dialect, Flat, Identity, Said};
+use super::parts::{By, Course};
 use super::seam::{Passed, Repeats, Seam};
 
 /// Records are kept as they are up to so many bytes, and then only as the text that they say.
@@ -16,11 +17,12 @@ pub const RAW_MAX: usize = 16 << 10;
 const RECORD_MAX: usize = 1 << 20;
 const END: &[u8] = b"\n\n";
 const DATA: &[u8] = b"data:";
+const EVENT: &[u8] = b"event:";
 const DONE: &[u8] = b"[DONE]";
 
 #[derive(Debug)]
 pub struct Journal {
-    dialect: Dialect,
+    form: Form,
     /// The beginning of a record whose end has not come yet.
     begun: Vec<u8>,
     raw: Vec<u8>,
@@ -28,16 +30,24 @@ pub struct Journal {
     /// What was said before the seam, and since it.
     before: Before,
     since: Before,
-    identity: Option<Identity>,
+    has_begun: bool,
     /// The last that was said was a thought.
     thinking: bool,
     /// Nobody else can go on with it, or nothing is left to go on with.
     bound: bool,
     /// It was gone on with by another model than began it.
     seam: Option<Seam>,
+    by: By,
     /// What the model that goes on was given, and the last record in which it said something.
     given: String,
     like: Value,
+}
+
+/// What is known of a reply by its form.
+#[derive(Debug)]
+enum Form {
+    Flat(Flat, Identity),
+    Parts(Course),
 }
 
 /// What of a reply its client has.
@@ -51,6 +61,19 @@ pub enum Partial {
     Text(String),
 }
 
+/// Where a reply changes hands.
+#[derive(Debug)]
+pub struct Joint {
+    pub repeats: Repeats,
+    /// The words at which it is to stop.
+    pub stops: Vec<String>,
+    /// How many milliseconds what was said took.
+    pub ms: f64,
+    /// How many tokens were read before it, where that is known.
+    pub prompt: Option<u64>,
+    pub by: By,
+}
+
 /// What is to be passed on, and whether the reply has ended with it.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Out {
@@ -61,16 +84,20 @@ pub enum Out {
 impl Journal {
     pub fn new(dialect: Dialect) -> Self {
         Journal {
-            dialect,
+            form: match dialect {
+                Dialect::Flat(flat) => Form::Flat(flat, Identity::new()),
+                Dialect::Parts(parts) => Form::Parts(Course::new(parts)),
+            },
             begun: Vec::new(),
             raw: Vec::new(),
             text: String::new(),
             before: Before::default(),
             since: Before::default(),
-            identity: None,
+            has_begun: false,
             thinking: false,
             bound: false,
             seam: None,
+            by: By::default(),
             given: String::new(),
             like: Value::Null,
         }
@@ -78,7 +105,11 @@ impl Journal {
 
     /// How much memory it takes.
     pub fn size(&self) -> usize {
-        self.begun.capacity() + self.raw.capacity() + self.text.capacity() + self.given.capacity()
+        let course = match &self.form {
+            Form::Flat(..) => 0,
+            Form::Parts(course) => course.size(),
+        };
+        self.begun.capacity() + self.raw.capacity() + self.text.capacity() + self.given.capacity() + course
     }
 
     /// Tokens that were said so far; what is kept raw is not counted yet.
@@ -134,9 +165,10 @@ impl Journal {
         }
     }
 
-    /// From now on the bytes are those of another model that goes on with it. What was said took so many milliseconds, and
-    /// so many tokens were read before it, where that is known.
-    pub fn join(&mut self, repeats: Repeats, stops: Vec<String>, ms: f64, prompt: Option<u64>) {
+    /// From now on the bytes are those of another model that goes on with it.
+    pub fn join(&mut self, joint: Joint) {
+        let Joint { repeats, stops, ms, prompt, by } = joint;
+        self.by = by;
         self.fold();
         // What the client has not been given was never said.
         self.begun.clear();
@@ -146,7 +178,7 @@ impl Journal {
         self.given.clone_from(&self.text);
         self.like = Value::Null;
         // A reply that has not begun for its client begins here.
-        self.seam = self.identity.is_some().then(|| Seam::new(&self.text, repeats, stops));
+        self.seam = self.has_begun.then(|| Seam::new(&self.text, repeats, stops));
     }
 
     /// The whole records that there are now.
@@ -180,7 +212,6 @@ impl Journal {
         for record in records(&std::mem::take(&mut self.raw)) {
             match read(record) {
                 Record::Json(json) => {
-                    self.identity.get_or_insert_with(|| self.dialect.identity(&json));
                     self.note(&json);
                 }
                 Record::Done | Record::Unreadable => self.bound = true,
@@ -190,7 +221,16 @@ impl Journal {
     }
 
     fn note(&mut self, json: &Value) {
-        let said = self.dialect.read(json);
+        let said = match &mut self.form {
+            Form::Flat(flat, identity) => {
+                if !self.has_begun {
+                    *identity = flat.identity(json);
+                }
+                flat.read(json)
+            }
+            Form::Parts(course) => course.note(json, &self.text),
+        };
+        self.has_begun = true;
         self.count(&said, &said.content);
         self.text.push_str(&said.content);
     }
@@ -215,9 +255,6 @@ impl Journal {
                 Record::Json(json) => {
                     if self.join_record(json, &mut out) {
                         self.bound = true;
-                        if self.dialect != Dialect::Native {
-                            write(DONE, &mut out);
-                        }
                         return Out::Last(Bytes::from(out));
                     }
                 }
@@ -233,15 +270,17 @@ impl Journal {
 
     /// True when the reply ends here, though the server would go on.
     fn join_record(&mut self, json: Value, out: &mut Vec<u8>) -> bool {
-        let said = self.dialect.read(&json);
-        let Some(identity) = self.identity.clone() else { return false };
+        let said = match &self.form {
+            Form::Flat(flat, _) => flat.read(&json),
+            Form::Parts(course) => course.read(&json),
+        };
         let Some(seam) = &mut self.seam else { return false };
         let mut new = String::new();
         if !said.content.is_empty() {
             match seam.pass(&said.content) {
                 Passed::More(more) => new = more,
-                Passed::Stopped => {
-                    write(self.dialect.stop(&json, &identity).to_string().as_bytes(), out);
+                Passed::Stopped(stop) => {
+                    self.stop(&json, &stop, out);
                     return true;
                 }
             }
@@ -250,17 +289,46 @@ impl Journal {
         if said.finish {
             // What was held back comes as a record of its own: the last one has no place for it.
             let held = seam.finish();
-            self.text.push_str(&held);
             if !held.is_empty() {
-                let late = self.dialect.joined(self.like.clone(), held, &identity, &self.before, "");
-                late.iter().for_each(|late| write(late.to_string().as_bytes(), out));
+                self.join_words(self.like.clone(), &held, out);
             }
         }
         self.count(&said, &new);
-        let joined = self.dialect.joined(json, new.clone(), &identity, &self.before, &self.given);
-        joined.iter().for_each(|joined| write(joined.to_string().as_bytes(), out));
-        self.text.push_str(&new);
+        self.join_words(json, &new, out);
         false
+    }
+
+    /// The record as a part of the reply, saying these words.
+    fn join_words(&mut self, json: Value, new: &str, out: &mut Vec<u8>) {
+        match &mut self.form {
+            Form::Flat(flat, identity) => {
+                let joined = flat.joined(json, new.to_owned(), identity, &self.before, &self.given);
+                joined.iter().for_each(|joined| write(joined.to_string().as_bytes(), out));
+            }
+            Form::Parts(course) => {
+                let joined = course.joined(json, new, &self.text, &self.before);
+                joined.iter().for_each(|event| write_event(event, out));
+            }
+        }
+        self.text.push_str(new);
+    }
+
+    /// The end of a reply that has come to `stop`, of which this record of the server's would say more.
+    fn stop(&mut self, json: &Value, stop: &str, out: &mut Vec<u8>) {
+        match &mut self.form {
+            Form::Flat(flat, identity) => {
+                write(flat.stop(json, identity).to_string().as_bytes(), out);
+                if *flat != Flat::Native {
+                    write(DONE, out);
+                }
+            }
+            Form::Parts(course) => {
+                // The words that are not passed on were tokens too.
+                let tokens = self.before.tokens() + self.since.tokens() + 1;
+                let events = course.stop(stop, &self.text, &self.before, tokens, &self.by);
+                events.iter().for_each(|event| write_event(event, out));
+            }
+        }
     }
 }
 
@@ -292,7 +360,10 @@ fn read(record: &[u8]) -> Record {
     if record.is_empty() || record.starts_with(b":") {
         return Record::Nothing;
     }
-    match record.strip_prefix(DATA).map(<[u8]>::trim_ascii) {
+    // What the event is called its data say too.
+    let mut lines = record.split(|byte| *byte == b'\n').filter(|line| !line.starts_with(EVENT));
+    let data = lines.next().and_then(|line| line.strip_prefix(DATA)).map(<[u8]>::trim_ascii);
+    match data.filter(|_| lines.next().is_none()) {
         Some(DONE) => Record::Done,
         Some(data) => serde_json::from_slice(data).map_or(Record::Unreadable, Record::Json),
         None => Record::Unreadable,
@@ -303,6 +374,13 @@ fn write(data: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"data: ");
     out.extend_from_slice(data);
     out.extend_from_slice(END);
+}
+
+fn write_event(event: &Value, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"event: ");
+    out.extend_from_slice(event["type"].as_str().unwrap_or_default().as_bytes());
+    out.push(b'\n');
+    write(event.to_string().as_bytes(), out);
 }
 
 #[cfg(test)]
@@ -358,11 +436,16 @@ mod tests {
         out
     }
 
+    fn joint(repeats: Repeats, stops: &[&str]) -> Joint {
+        let stops = stops.iter().map(|stop| (*stop).to_owned()).collect();
+        Joint { repeats, stops, ms: 0.0, prompt: None, by: By::default() }
+    }
+
     const FIRST: [&str; 4] = ["Once", " upon", " 日", "本"];
 
     fn broken_off(records: usize, rest: usize) -> (Journal, Vec<u8>) {
         let first = reply("large", "one", 10, &FIRST);
-        let mut journal = Journal::new(Dialect::Chat);
+        let mut journal = Journal::new(Dialect::Flat(Flat::Chat));
         let bytes = [first[..records].concat().as_bytes(), &first[records].as_bytes()[..rest]].concat();
         let out = feed(&mut journal, &[&bytes]);
         (journal, out)
@@ -377,7 +460,7 @@ mod tests {
                 let partial = if text.is_empty() { Partial::Unsaid } else { Partial::Text(text.clone()) };
                 assert_eq!(journal.partial(), Some(partial));
                 assert_eq!(journal.tokens(), records as u64 - 1);
-                journal.join(Repeats::Given, Vec::new(), 0.0, None);
+                journal.join(joint(Repeats::Given, &[]));
                 let glued = format!("{text} a");
                 let second = reply("small", "two", 10 + records as u64 - 1, &[&glued, " tale"]).concat();
                 out.extend(feed(&mut journal, &[second.as_bytes()]));
@@ -396,12 +479,12 @@ mod tests {
     #[test]
     fn a_reply_may_change_hands_twice() {
         let (mut journal, mut out) = broken_off(3, 0);
-        journal.join(Repeats::Given, Vec::new(), 0.0, None);
+        journal.join(joint(Repeats::Given, &[]));
         let second = reply("medium", "two", 12, &["Once upon a", " time", " not"]);
         out.extend(feed(&mut journal, &[second[..3].concat().as_bytes()]));
         assert_eq!(journal.partial(), Some(Partial::Text("Once upon a time".to_owned())));
         assert_eq!(journal.tokens(), 4);
-        journal.join(Repeats::Given, Vec::new(), 0.0, None);
+        journal.join(joint(Repeats::Given, &[]));
         out.extend(feed(&mut journal, &[reply("small", "three", 14, &["Once upon a time!"]).concat().as_bytes()]));
         let (said, records) = received(&out);
         assert_eq!(said, "Once upon a time!");
@@ -415,13 +498,13 @@ mod tests {
             [("n a b", [" a", " b", "!"], "Once upon"), ("n a x", [" a", " b", "!"], "Once upon a b!")]
         {
             let (mut journal, mut out) = broken_off(3, 0);
-            journal.join(Repeats::Nothing, vec![stop.to_owned()], 0.0, None);
+            journal.join(joint(Repeats::Nothing, &[stop]));
             out.extend(feed(&mut journal, &[reply("small", "two", 12, &next).concat().as_bytes()]));
             assert_eq!(received(&out).0, said, "{stop}");
             assert_eq!(journal.partial(), None);
         }
         let (mut journal, mut out) = broken_off(3, 0);
-        journal.join(Repeats::Nothing, vec!["n a b".to_owned()], 0.0, None);
+        journal.join(joint(Repeats::Nothing, &["n a b"]));
         out.extend(feed(&mut journal, &[reply("small", "two", 12, &[" a"]).concat().as_bytes()]));
         assert_eq!(received(&out).0, "Once upon a", "what was held back comes before the end");
     }
@@ -445,7 +528,7 @@ mod tests {
             (vec![&said, &"data: [DONE]\n\n".to_owned()], None),
             (vec![&": a comment\n\n".to_owned(), &said], Some(Partial::Text("so".to_owned()))),
         ] {
-            let mut journal = Journal::new(Dialect::Chat);
+            let mut journal = Journal::new(Dialect::Flat(Flat::Chat));
             for record in &records {
                 feed(&mut journal, &[record.as_bytes()]);
             }
@@ -455,7 +538,7 @@ mod tests {
 
     #[test]
     fn a_long_reply_is_kept_as_its_text() {
-        let mut journal = Journal::new(Dialect::Chat);
+        let mut journal = Journal::new(Dialect::Flat(Flat::Chat));
         let record = format!(
             "data: {}\n\n",
             json!({ "choices": [{ "index": 0, "delta": { "content": "ab" } }], "padding": "x".repeat(200) })
@@ -478,7 +561,7 @@ mod tests {
                 at.sort_unstable();
                 at.windows(2).map(|at| text.as_bytes()[at[0]..at[1]].to_vec()).collect::<Vec<_>>()
             };
-            let mut journal = Journal::new(Dialect::Chat);
+            let mut journal = Journal::new(Dialect::Flat(Flat::Chat));
             let mut out = Vec::new();
             for piece in cut(&first[..seam].concat()) {
                 let Out::More(bytes) = journal.pass(Bytes::from(piece)) else { panic!("it goes on") };
@@ -487,7 +570,7 @@ mod tests {
             }
             let sent = first[..seam].concat();
             prop_assert_eq!(&out[..], sent.as_bytes());
-            journal.join(Repeats::Given, Vec::new(), 0.0, None);
+            journal.join(joint(Repeats::Given, &[]));
             for piece in cut(&second) {
                 let Out::More(bytes) = journal.pass(Bytes::from(piece)) else { panic!("it goes on") };
                 out.extend_from_slice(&bytes);

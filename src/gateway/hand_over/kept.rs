@@ -1,6 +1,7 @@
 //! Kept: a reply and the request for it, within what all replies together may take -> what it takes to go on with it.
 
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
@@ -9,7 +10,8 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::dialect::Dialect;
-use super::journal::{Journal, Out, Partial};
+use super::journal::{Joint, Journal, Out, Partial};
+use super::parts::By;
 use super::proceed;
 use crate::gateway::Shared;
 use crate::gateway::body::Document;
@@ -111,9 +113,12 @@ impl Kept {
         Some(Proposal { ask: self.ask.clone(), dialect: self.dialect, said, thought, request, prompt: None, left })
     }
 
-    /// From now on the bytes are another model's.
-    pub fn join(&mut self, prompt: Option<u64>) {
+    /// From now on the bytes are this model's.
+    pub fn join(&mut self, model: &str, prompt: Option<u64>) {
         let ms = self.spoken_since.map_or(0.0, |since| since.elapsed().as_secs_f64() * 1000.0);
-        self.journal.join(self.dialect.repeats(), self.dialect.stops(&self.ask.document), ms, prompt);
+        let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let by = By { model: model.to_owned(), at };
+        let (repeats, stops) = (self.dialect.repeats(), self.dialect.stops(&self.ask.document));
+        self.journal.join(Joint { repeats, stops, ms, prompt, by });
     }
 }

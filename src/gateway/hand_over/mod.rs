@@ -6,5 +6,6 @@ mod dialect;
 pub mod journal;
 pub mod kept;
 pub mod moves;
+mod parts;
 mod proceed;
 mod seam;

@@ -17,8 +17,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::dialect::Dialect;
 use super::kept::Proposal;
+use super::proceed;
 use crate::gateway::body::Document;
 use crate::gateway::instance::{Admission, Inside, Instance};
 use crate::gateway::pass::Ask;
@@ -261,7 +261,7 @@ async fn fits(shared: &Shared, from: &Rung, proposal: &mut Proposal, place: &Pla
     if let Some(asked) = read_of(shared, from, proposal).await {
         // It is made to think first, and its server takes thoughts for what is said.
         let thinks = proposal.said.is_some() && !proposal.thought && asked.trim_end().ends_with("<think>");
-        if thinks && proposal.dialect == Dialect::Chat {
+        if thinks && proposal.dialect.prompt(&proposal.ask.document).is_none() {
             return false;
         }
         proposal.prompt = tokens(shared, from, &headers, &asked).await;
@@ -275,7 +275,10 @@ async fn fits(shared: &Shared, from: &Rung, proposal: &mut Proposal, place: &Pla
 async fn read_of(shared: &Shared, model: &Rung, proposal: &Proposal) -> Option<String> {
     match proposal.dialect.prompt(&proposal.ask.document) {
         Some(prompt) => Some(prompt),
-        None => templated(shared, model, &proposal.ask.headers, &proposal.ask.document).await,
+        None => {
+            let chat = proposal.dialect.chat(&proposal.ask.document)?;
+            templated(shared, model, &proposal.ask.headers, &chat).await
+        }
     }
 }
 
@@ -284,7 +287,8 @@ async fn left_open(shared: &Shared, model: &Rung, proposal: &Proposal) -> Option
     if let Some(prompt) = proposal.dialect.prompt(&proposal.request) {
         return Some(prompt);
     }
-    let prompt = templated(shared, model, &proposal.ask.headers, &proposal.request).await?;
+    let chat = proposal.dialect.chat(&proposal.request)?;
+    let prompt = templated(shared, model, &proposal.ask.headers, &chat).await?;
     let said = proposal.said.as_deref().unwrap_or_default().trim_end();
     prompt.trim_end().ends_with(said).then_some(prompt)
 }
@@ -295,12 +299,14 @@ async fn may_be_asked_again(shared: &Shared, from: &Rung, ask: &Ask, place: &Pla
         return false;
     }
     let Some(context) = place.context else { return true };
-    let counted = match ask.path.ends_with("/chat/completions") {
-        true => match templated(shared, from, &ask.headers, &ask.document).await {
-            Some(prompt) => tokens(shared, from, &ask.headers, &prompt).await,
-            None => None,
-        },
-        false => None,
+    let chat = proceed::dialect(shared.server, &ask.path).and_then(|dialect| dialect.chat(&ask.document));
+    let prompt = match chat {
+        Some(chat) => templated(shared, from, &ask.headers, &chat).await,
+        None => None,
+    };
+    let counted = match prompt {
+        Some(prompt) => tokens(shared, from, &ask.headers, &prompt).await,
+        None => None,
     };
     counted.unwrap_or_else(|| estimate(&ask.document)) + ROOM_MIN <= context
 }

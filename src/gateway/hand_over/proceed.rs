@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::dialect::Dialect;
+use super::dialect::{Dialect, Flat, Parts};
 use super::journal::Partial;
 use super::seam::Repeats;
 use crate::config::ServerKind;
@@ -11,9 +11,11 @@ use crate::gateway::body::{Document, Keys};
 /// In which form a path is answered, if a reply there can be gone on with at all.
 pub fn dialect(server: ServerKind, path: &str) -> Option<Dialect> {
     match (server, path) {
-        (ServerKind::LlamaServer, "/v1/chat/completions" | "/chat/completions") => Some(Dialect::Chat),
-        (ServerKind::LlamaServer, "/v1/completions") => Some(Dialect::Text),
-        (ServerKind::LlamaServer, "/completion" | "/completions") => Some(Dialect::Native),
+        (ServerKind::LlamaServer, "/v1/chat/completions" | "/chat/completions") => Some(Dialect::Flat(Flat::Chat)),
+        (ServerKind::LlamaServer, "/v1/completions") => Some(Dialect::Flat(Flat::Text)),
+        (ServerKind::LlamaServer, "/completion" | "/completions") => Some(Dialect::Flat(Flat::Native)),
+        (ServerKind::LlamaServer, "/v1/messages") => Some(Dialect::Parts(Parts::Messages)),
+        (ServerKind::LlamaServer, "/v1/responses") => Some(Dialect::Parts(Parts::Responses)),
         (ServerKind::LlamaServer | ServerKind::Ollama, _) => None,
     }
 }
@@ -22,8 +24,8 @@ impl Dialect {
     /// Whether a server of this form says a reply that it is given once more.
     pub fn repeats(self) -> Repeats {
         match self {
-            Dialect::Chat => Repeats::Given,
-            Dialect::Text | Dialect::Native => Repeats::Nothing,
+            Dialect::Flat(Flat::Chat) | Dialect::Parts(_) => Repeats::Given,
+            Dialect::Flat(Flat::Text | Flat::Native) => Repeats::Nothing,
         }
     }
 
@@ -32,8 +34,16 @@ impl Dialect {
         let is_one_of = |key: &str, values: &[&str]| {
             request.value(key).is_none_or(|value| values.iter().any(|plain| plain.as_bytes() == value))
         };
-        let plain = ["tools", "functions", "grammar", "json_schema", "suffix"];
-        let never = ["logprobs", "echo", "continue_final_message", "add_generation_prompt", "return_tokens"];
+        let plain = ["tools", "functions", "grammar", "json_schema", "suffix", "include", "mcp_servers"];
+        let never = [
+            "logprobs",
+            "echo",
+            "continue_final_message",
+            "add_generation_prompt",
+            "return_tokens",
+            "background",
+            "previous_response_id",
+        ];
         let once = ["n", "best_of"];
         let counted = ["top_logprobs", "n_probs"];
         plain.iter().all(|key| is_one_of(key, &["[]", "\"\"", "{}"]))
@@ -41,15 +51,15 @@ impl Dialect {
             && once.iter().all(|key| is_one_of(key, &["1"]))
             && counted.iter().all(|key| is_one_of(key, &["0"]))
             && is_plain_text(request.value("response_format"))
+            && is_plain_text(format_of(request.value("text")).as_deref())
             && self.has_a_question(request)
     }
 
     fn has_a_question(self, request: &Document) -> bool {
         match self {
-            Dialect::Text | Dialect::Native => text_of(request.value("prompt")).is_some(),
-            Dialect::Chat => {
-                let messages =
-                    request.value("messages").and_then(|list| serde_json::from_slice::<Vec<Value>>(list).ok());
+            Dialect::Flat(Flat::Text | Flat::Native) => text_of(request.value("prompt")).is_some(),
+            Dialect::Flat(Flat::Chat) | Dialect::Parts(_) => {
+                let messages = self.chat(request).and_then(|chat| list_of(chat.value("messages")));
                 // What the client has begun itself is continued by the first model already.
                 messages.is_some_and(|list| list.last().is_some_and(|last| last["role"] != "assistant"))
             }
@@ -59,7 +69,7 @@ impl Dialect {
     /// The request for the rest of a reply of which so many tokens were said. `None`: there is no rest to ask for.
     pub fn proceed(self, request: &Document, partial: &Partial, tokens: u64) -> Option<Document> {
         let mut changes = Vec::new();
-        for key in ["max_tokens", "max_completion_tokens", "n_predict"] {
+        for key in ["max_tokens", "max_completion_tokens", "max_output_tokens", "n_predict"] {
             let limit = request.value(key).and_then(|limit| serde_json::from_slice::<i64>(limit).ok());
             if let Some(limit) = limit.filter(|limit| *limit > 0) {
                 let rest = u64::try_from(limit).ok()?.checked_sub(tokens).filter(|rest| *rest > 0)?;
@@ -68,14 +78,27 @@ impl Dialect {
         }
         let mut text = request.bytes();
         match (self, partial) {
-            (Dialect::Chat, Partial::Unsaid) => {}
-            (Dialect::Chat, Partial::Thoughts) => changes.push(without_thoughts(request)),
-            (Dialect::Chat, Partial::Text(said)) => {
+            (_, Partial::Unsaid) | (Dialect::Flat(Flat::Text | Flat::Native), Partial::Thoughts) => {}
+            (Dialect::Flat(Flat::Chat) | Dialect::Parts(_), Partial::Thoughts) => {
+                changes.push(without_thoughts(request));
+            }
+            (Dialect::Flat(Flat::Chat) | Dialect::Parts(Parts::Messages), Partial::Text(said)) => {
                 changes.push(without_thoughts(request));
                 text = request.appended("messages", &[json!({ "role": "assistant", "content": said })])?;
             }
-            (Dialect::Text | Dialect::Native, Partial::Unsaid | Partial::Thoughts) => {}
-            (Dialect::Text | Dialect::Native, Partial::Text(said)) => {
+            (Dialect::Parts(Parts::Responses), Partial::Text(said)) => {
+                changes.push(without_thoughts(request));
+                let said = [json!({ "type": "output_text", "text": said })];
+                let said = json!({ "type": "message", "role": "assistant", "content": said });
+                match text_of(request.value("input")) {
+                    Some(asked) => {
+                        let input = json!([{ "role": "user", "content": asked }, said]);
+                        changes.push(("input", input.to_string().into_bytes()));
+                    }
+                    None => text = request.appended("input", &[said])?,
+                }
+            }
+            (Dialect::Flat(Flat::Text | Flat::Native), Partial::Text(said)) => {
                 let prompt = text_of(request.value("prompt"))? + said;
                 changes.push(("prompt", Value::from(prompt).to_string().into_bytes()));
             }
@@ -86,7 +109,11 @@ impl Dialect {
 
     /// The words at which the reply is to stop.
     pub fn stops(self, request: &Document) -> Vec<String> {
-        let stop = request.value("stop").and_then(|stop| serde_json::from_slice::<Value>(stop).ok());
+        let key = match self {
+            Dialect::Parts(Parts::Messages) => "stop_sequences",
+            Dialect::Flat(_) | Dialect::Parts(Parts::Responses) => "stop",
+        };
+        let stop = request.value(key).and_then(|stop| serde_json::from_slice::<Value>(stop).ok());
         match stop {
             Some(Value::String(stop)) => vec![stop],
             Some(Value::Array(stops)) => stops.iter().filter_map(|stop| stop.as_str().map(str::to_owned)).collect(),
@@ -97,10 +124,72 @@ impl Dialect {
     /// What the model reads; a chat has to be put into the model's template first.
     pub fn prompt(self, request: &Document) -> Option<String> {
         match self {
-            Dialect::Chat => None,
-            Dialect::Text | Dialect::Native => text_of(request.value("prompt")),
+            Dialect::Flat(Flat::Chat) | Dialect::Parts(_) => None,
+            Dialect::Flat(Flat::Text | Flat::Native) => text_of(request.value("prompt")),
         }
     }
+
+    /// The request as a chat that can be put into a model's template. `None`: it is none, or more than text.
+    pub fn chat(self, request: &Document) -> Option<Document> {
+        let mut messages = Vec::new();
+        match self {
+            Dialect::Flat(Flat::Text | Flat::Native) => return None,
+            Dialect::Flat(Flat::Chat) => return Document::read(request.bytes(), Keys::Exact).ok(),
+            Dialect::Parts(Parts::Messages) => {
+                if let Some(system) = value_of(request.value("system")) {
+                    let parts = parts_of(&system)?;
+                    messages.push(json!({ "role": "system", "content": parts.concat() }));
+                }
+            }
+            Dialect::Parts(Parts::Responses) => {
+                if let Some(system) = value_of(request.value("instructions")) {
+                    messages.push(json!({ "role": "system", "content": system.as_str()? }));
+                }
+                if let Some(asked) = text_of(request.value("input")) {
+                    messages.push(json!({ "role": "user", "content": asked }));
+                }
+            }
+        }
+        let more = list_of(request.value("messages")).or_else(|| list_of(request.value("input")));
+        for message in more.unwrap_or_default() {
+            let is_message = message["type"].is_null() || message["type"] == "message";
+            let parts = parts_of(&message["content"]).filter(|_| is_message)?;
+            let content = match parts.as_slice() {
+                [text] => json!(text),
+                texts => texts.iter().map(|text| json!({ "type": "text", "text": text })).collect(),
+            };
+            messages.push(json!({ "role": message["role"], "content": content }));
+        }
+        let settings = value_of(request.value(TEMPLATE_SETTINGS)).unwrap_or_else(|| json!({}));
+        let chat = json!({ "messages": messages, TEMPLATE_SETTINGS: settings });
+        Document::read(chat.to_string().into(), Keys::Exact).ok()
+    }
+}
+
+/// The texts of a content that has nothing else in it.
+fn parts_of(content: &Value) -> Option<Vec<String>> {
+    match content {
+        Value::String(text) => Some(vec![text.clone()]),
+        Value::Array(parts) => {
+            let is_text = |part: &&Value| ["text", "input_text", "output_text"].iter().any(|kind| part["type"] == *kind);
+            parts.iter().map(|part| Some(part).filter(is_text)?["text"].as_str().map(str::to_owned)).collect()
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => None,
+    }
+}
+
+fn value_of(value: Option<&[u8]>) -> Option<Value> {
+    serde_json::from_slice(value?).ok()
+}
+
+fn list_of(value: Option<&[u8]>) -> Option<Vec<Value>> {
+    serde_json::from_slice(value?).ok()
+}
+
+/// OpenAI's newer API has the format within another member.
+fn format_of(text: Option<&[u8]>) -> Option<Vec<u8>> {
+    let format = value_of(text)?.get("format")?.to_string();
+    Some(format.into_bytes())
 }
 
 fn is_plain_text(format: Option<&[u8]>) -> bool {
@@ -112,13 +201,14 @@ fn text_of(value: Option<&[u8]>) -> Option<String> {
     serde_json::from_slice(value?).ok()
 }
 
+const TEMPLATE_SETTINGS: &str = "chat_template_kwargs";
+
 /// A model that may think first does not take a reply that was begun.
 fn without_thoughts(request: &Document) -> (&'static str, Vec<u8>) {
-    const KEY: &str = "chat_template_kwargs";
-    let given = request.value(KEY).and_then(|given| serde_json::from_slice::<Map<String, Value>>(given).ok());
+    let given = request.value(TEMPLATE_SETTINGS).and_then(|given| serde_json::from_slice::<Map<String, Value>>(given).ok());
     let mut given = given.unwrap_or_default();
     given.insert("enable_thinking".to_owned(), false.into());
-    (KEY, Value::from(given).to_string().into_bytes())
+    (TEMPLATE_SETTINGS, Value::from(given).to_string().into_bytes())
 }
 
 #[cfg(test)]
@@ -126,6 +216,8 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+
+    const CHAT: Dialect = Dialect::Flat(Flat::Chat);
 
     fn document(text: &str) -> Document {
         Document::read(Bytes::copy_from_slice(text.as_bytes()), Keys::Exact).unwrap()
@@ -141,7 +233,7 @@ mod tests {
         let said = || Partial::Text("Once \"upon".to_owned());
         assert_eq!(
             proceeded(
-                Dialect::Chat,
+                CHAT,
                 r#"{"messages":[{"role":"user","content":"tell"}],"max_tokens":10,"top_p":0.90}"#,
                 said(),
                 4
@@ -151,7 +243,7 @@ mod tests {
         );
         assert_eq!(
             proceeded(
-                Dialect::Chat,
+                CHAT,
                 r#"{"messages":[{}],"chat_template_kwargs":{"x":1,"enable_thinking":true}}"#,
                 Partial::Thoughts,
                 4
@@ -161,16 +253,16 @@ mod tests {
             "thoughts are not gone on with"
         );
         assert_eq!(
-            proceeded(Dialect::Chat, r#"{"messages":[{}]}"#, Partial::Unsaid, 0).unwrap(),
+            proceeded(CHAT, r#"{"messages":[{}]}"#, Partial::Unsaid, 0).unwrap(),
             r#"{"messages":[{}]}"#
         );
         assert_eq!(
-            proceeded(Dialect::Chat, r#"{"messages":[{}],"max_completion_tokens":4}"#, said(), 4),
+            proceeded(CHAT, r#"{"messages":[{}],"max_completion_tokens":4}"#, said(), 4),
             None,
             "it is at its end"
         );
         assert!(
-            proceeded(Dialect::Chat, r#"{"messages":[{}],"max_tokens":-1}"#, said(), 4)
+            proceeded(CHAT, r#"{"messages":[{}],"max_tokens":-1}"#, said(), 4)
                 .unwrap()
                 .contains("\"max_tokens\":-1")
         );
@@ -180,16 +272,16 @@ mod tests {
     fn a_prompt_is_made_longer() {
         let said = Partial::Text(" upon".to_owned());
         assert_eq!(
-            proceeded(Dialect::Native, r#"{"prompt":"Once","n_predict":9}"#, said.clone(), 1).unwrap(),
+            proceeded(Dialect::Flat(Flat::Native), r#"{"prompt":"Once","n_predict":9}"#, said.clone(), 1).unwrap(),
             r#"{"prompt":"Once upon","n_predict":8}"#
         );
-        assert_eq!(proceeded(Dialect::Text, r#"{"prompt":"Once"}"#, said, 1).unwrap(), r#"{"prompt":"Once upon"}"#);
+        assert_eq!(proceeded(Dialect::Flat(Flat::Text), r#"{"prompt":"Once"}"#, said, 1).unwrap(), r#"{"prompt":"Once upon"}"#);
     }
 
     #[test]
     fn only_a_plain_text_that_is_said_once_suits() {
         let suits = |more: &str| {
-            Dialect::Chat.suits(&document(&format!(r#"{{"messages":[{{"role":"user","content":"x"}}]{more}}}"#)))
+            CHAT.suits(&document(&format!(r#"{{"messages":[{{"role":"user","content":"x"}}]{more}}}"#)))
         };
         for more in [
             "",
@@ -216,19 +308,85 @@ mod tests {
         ] {
             assert!(!suits(more), "{more}");
         }
-        let chat = |text: &str| Dialect::Chat.suits(&document(text));
+        let chat = |text: &str| CHAT.suits(&document(text));
         assert!(!chat(r#"{"messages":[{"role":"user"},{"role":"assistant","content":"I"}]}"#), "its client began it");
         assert!(!chat(r#"{"messages":[]}"#) && !chat(r#"{"messages":"x"}"#) && !chat("{}"));
-        assert!(Dialect::Text.suits(&document(r#"{"prompt":"x"}"#)));
-        assert!(!Dialect::Text.suits(&document(r#"{"prompt":["x","y"]}"#)) && !Dialect::Text.suits(&document("{}")));
-        assert!(!Dialect::Text.suits(&document(r#"{"prompt":"x","echo":true}"#)));
+        assert!(Dialect::Flat(Flat::Text).suits(&document(r#"{"prompt":"x"}"#)));
+        assert!(!Dialect::Flat(Flat::Text).suits(&document(r#"{"prompt":["x","y"]}"#)) && !Dialect::Flat(Flat::Text).suits(&document("{}")));
+        assert!(!Dialect::Flat(Flat::Text).suits(&document(r#"{"prompt":"x","echo":true}"#)));
+    }
+
+    const MESSAGES: Dialect = Dialect::Parts(Parts::Messages);
+    const RESPONSES: Dialect = Dialect::Parts(Parts::Responses);
+
+    #[test]
+    fn a_reply_in_parts_is_given_the_text_in_the_form_of_its_api() {
+        let said = || Partial::Text("Once".to_owned());
+        assert_eq!(
+            proceeded(MESSAGES, r#"{"messages":[{"role":"user","content":"a"}],"max_tokens":10}"#, said(), 4).unwrap(),
+            r#"{"chat_template_kwargs":{"enable_thinking":false},"messages":[{"role":"user","content":"a"},{"content":"Once","role":"assistant"}],"max_tokens":6}"#
+        );
+        let item = r#"{"content":[{"text":"Once","type":"output_text"}],"role":"assistant","type":"message"}"#;
+        for asked in [r#""a""#, r#"[{"content":"a","role":"user"}]"#] {
+            assert_eq!(
+                proceeded(RESPONSES, &format!(r#"{{"input":{asked},"max_output_tokens":10}}"#), said(), 4).unwrap(),
+                format!(
+                    r#"{{"chat_template_kwargs":{{"enable_thinking":false}},"input":[{{"content":"a","role":"user"}},{item}],"max_output_tokens":6}}"#
+                )
+            );
+        }
+    }
+
+    #[test]
+    fn a_request_for_a_reply_in_parts_is_a_chat_where_it_is_only_text() {
+        let chat = |dialect: Dialect, text: &str| {
+            let chat = dialect.chat(&document(text))?;
+            Some(serde_json::from_slice::<Value>(&chat.bytes()).unwrap()["messages"].clone())
+        };
+        let two = json!([{ "type": "text", "text": "a" }, { "type": "text", "text": "b" }]);
+        let system = json!({ "role": "system", "content": "You" });
+        for (dialect, text, messages) in [
+            (
+                MESSAGES,
+                r#"{"system":[{"type":"text","text":"Y"},{"type":"text","text":"ou"}],"messages":[{"role":"user","content":[{"type":"text","text":"a"},{"type":"text","text":"b"}]}]}"#,
+                Some(json!([system, { "role": "user", "content": two }])),
+            ),
+            (MESSAGES, r#"{"messages":[{"role":"user","content":[{"type":"image"}]}]}"#, None),
+            (MESSAGES, r#"{"messages":[{"role":"user","content":[{"type":"tool_result","text":"a"}]}]}"#, None),
+            (
+                RESPONSES,
+                r#"{"instructions":"You","input":"a"}"#,
+                Some(json!([system, { "role": "user", "content": "a" }])),
+            ),
+            (
+                RESPONSES,
+                r#"{"input":[{"role":"user","content":[{"type":"input_text","text":"a"},{"type":"input_text","text":"b"}]}]}"#,
+                Some(json!([{ "role": "user", "content": two }])),
+            ),
+            (RESPONSES, r#"{"input":[{"type":"function_call_output","output":"1"}]}"#, None),
+        ] {
+            assert_eq!(chat(dialect, text), messages, "{text}");
+        }
+        assert!(!MESSAGES.suits(&document(r#"{"messages":[{"role":"assistant","content":"I"}]}"#)), "its client began it");
+        for (more, suits) in [
+            ("", true),
+            (r#","text":{"format":{"type":"text"},"verbosity":"low"}"#, true),
+            (r#","text":{"format":{"type":"json_schema"}}"#, false),
+            (r#","include":["message.output_text.logprobs"]"#, false),
+            (r#","previous_response_id":"r""#, false),
+            (r#","background":true"#, false),
+            (r#","tools":[{}]"#, false),
+        ] {
+            assert_eq!(RESPONSES.suits(&document(&format!(r#"{{"input":"a"{more}}}"#))), suits, "{more}");
+        }
     }
 
     #[test]
     fn stop_strings_are_one_or_many() {
-        let stops = |text: &str| Dialect::Chat.stops(&document(text));
+        let stops = |text: &str| CHAT.stops(&document(text));
         assert_eq!(stops(r#"{"stop":"a"}"#), ["a"]);
         assert_eq!(stops(r#"{"stop":["a","b"]}"#), ["a", "b"]);
+        assert_eq!(MESSAGES.stops(&document(r#"{"stop_sequences":["a"],"stop":"b"}"#)), ["a"]);
         assert!(stops(r#"{"stop":null}"#).is_empty() && stops("{}").is_empty());
     }
 }

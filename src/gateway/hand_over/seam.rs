@@ -15,7 +15,7 @@ pub enum Repeats {
 pub enum Passed {
     More(String),
     /// A stop string that had begun before the seam is complete: the reply ends here, with nothing more.
-    Stopped,
+    Stopped(String),
 }
 
 #[derive(Debug)]
@@ -76,7 +76,7 @@ impl Seam {
                 if self.held.starts_with(rest) {
                     self.stage = Stage::Through;
                     self.held.clear();
-                    return Passed::Stopped;
+                    return Passed::Stopped(stop.clone());
                 }
                 may_be_one |= rest.starts_with(&self.held);
             }
@@ -125,7 +125,7 @@ mod tests {
         for piece in pieces {
             match seam.pass(piece) {
                 Passed::More(more) => text.push_str(&more),
-                Passed::Stopped => return (text, true),
+                Passed::Stopped(_) => return (text, true),
             }
         }
         text.push_str(&seam.finish());

@@ -111,6 +111,10 @@ impl Document {
         self.text.clone()
     }
 
+    pub fn keys(&self) -> Keys {
+        self.keys
+    }
+
     pub fn model(&self) -> Named {
         match self.last("model") {
             None => Named::Missing,

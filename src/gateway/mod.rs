@@ -29,6 +29,7 @@ mod speed;
 mod told;
 mod upstream;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -124,6 +125,8 @@ struct Shared {
     /// Whether replies are kept, so that they can be handed over, and what that may take.
     keeps_replies: AtomicBool,
     kept: Arc<Budget>,
+    /// Which models go on with a reply that another one has begun, where their server does not show it.
+    continuing: watch::Sender<BTreeMap<String, bool>>,
     /// Replies that stall between two rungs.
     stalled: Arc<Budget>,
     uploads: Arc<Budget>,
@@ -154,6 +157,7 @@ impl Gateway {
             hold: Hold::new(config.hold),
             keeps_replies: AtomicBool::new(false),
             kept: Budget::new(KEPT_MAX),
+            continuing: watch::Sender::default(),
             stalled: Budget::new(u64::MAX),
             uploads: Budget::new(UPLOADS_MAX.max(config.body_max.0)),
             preflight: Preflight::new(),
@@ -230,6 +234,31 @@ impl Gateway {
         };
         for instance in found {
             tokio::spawn(hand_over::moves::hand_over(self.shared.clone(), instance, to.clone()));
+        }
+    }
+
+    /// Whether this model was seen to go on with a reply instead of answering it. Only Ollama's have to be seen doing so:
+    /// llama-server shows how its models read a chat.
+    pub fn continues(&self, model: &str, continues: bool) {
+        self.shared.continuing.send_modify(|known| {
+            known.insert(model.to_owned(), continues);
+        });
+    }
+
+    /// Whether this model is known to go on with a reply.
+    pub fn is_known_to_continue(&self, model: &str) -> bool {
+        self.shared.continuing.borrow().get(model) == Some(&true)
+    }
+
+    /// Does this while the rung serves, counted as one of its replies; `None` where it does not serve, or is cut.
+    pub async fn beside_replies<T>(&self, rung: &Arc<Rung>, work: impl Future<Output = T>) -> Option<T> {
+        let serving = self.shared.current.borrow().clone().filter(|instance| instance.rung == *rung)?;
+        let admission = serving.enter()?;
+        let cut = admission.cut();
+        tokio::select! {
+            biased;
+            () = cut.cancelled() => None,
+            done = work => Some(done),
         }
     }
 

@@ -86,7 +86,7 @@ impl Ask {
             && self.document.stream() == Some(true)
     }
 
-    fn target(&self, server: ServerKind, ours: bool) -> String {
+    pub fn target(&self, server: ServerKind, ours: bool) -> String {
         match (server, ours, &self.query) {
             (ServerKind::LlamaServer, true, query) => without_autoload(&self.path, query.as_deref()),
             (_, _, Some(query)) => format!("{}?{query}", self.path),
@@ -95,9 +95,13 @@ impl Ask {
     }
 
     fn spliced(&self, shared: &Shared, rung: &Rung) -> Bytes {
+        self.document.spliced(&rung.model, self.owned(shared, rung))
+    }
+
+    /// What of it is not the client's to say.
+    pub fn owned(&self, shared: &Shared, rung: &Rung) -> Option<Owned> {
         let whole = context::must_be_whole(shared, self, rung);
-        let owned = self.route.owned_options.then_some(Owned { context: rung.context, whole });
-        self.document.spliced(&rung.model, owned)
+        self.route.owned_options.then_some(Owned { context: rung.context, whole })
     }
 }
 

@@ -157,6 +157,10 @@ impl ReplyBody {
 
     /// Tells the client of a reply that stalls, now and then, that it is not forgotten.
     fn poll_comment(&mut self, cx: &mut Context<'_>) -> Poll<Bytes> {
+        // Lines have no comments.
+        if !matches!(self.framing, Framing::Events(_)) {
+            return Poll::Pending;
+        }
         let comment = self.comment.get_or_insert_with(|| Box::pin(tokio::time::sleep(SILENT_FOR)));
         ready!(comment.as_mut().poll(cx));
         comment.as_mut().reset(Instant::now() + SILENT_FOR);

@@ -23,6 +23,7 @@ use super::report::{self, Around, Decision};
 use super::sampling::Job;
 use super::server::Listing;
 use super::telling::Telling;
+use super::trying::try_out;
 use crate::act::{Driver, Kept};
 use crate::admin::asks::Ask;
 use crate::admin::control::{Answer, Asked};
@@ -278,7 +279,10 @@ impl Conductor {
                 Command::TakeSample { .. } => self.take_sample(),
                 Command::Load { .. } | Command::Unload { .. } | Command::Check { .. } => self.act(command),
                 Command::CancelLoad { .. } => self.stop_acting(),
-                Command::Publish { rung, .. } => self.parts.gateway.publish(rung),
+                Command::Publish { rung, .. } => {
+                    self.parts.gateway.publish(Arc::clone(&rung));
+                    try_out(&self.parts, &self.policy, &rung);
+                }
                 Command::Close { rung, .. } => self.parts.gateway.close(&rung.name),
                 Command::HandOver { rung, to, .. } => self.parts.gateway.hand_over(&rung.name, &to),
                 Command::Cut { rung, .. } => self.parts.gateway.cut(&rung.name),

@@ -19,6 +19,7 @@ mod outcomes;
 mod report;
 mod sampling;
 mod telling;
+mod trying;
 mod words;
 pub mod server;
 
@@ -292,7 +293,7 @@ fn say_what_is_done(config: &Config, driver: &Driver, policy: &Policy, adopt: Ad
     }
     if policy.hand_over && driver.kind() == ServerKind::Ollama {
         tracing::info!(
-            message = "Streams that run cannot be handed over on Ollama: they are waited for. What has not begun is asked again."
+            message = "On Ollama a running stream is handed over only to a model that was seen to go on with one, which is tried when it first serves. What has not begun is asked again."
         );
     }
     tracing::info!(message = host::view::view(Path::new("/")).sentence());

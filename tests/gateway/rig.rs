@@ -235,7 +235,7 @@ async fn serve(State(script): State<Arc<Script>>, request: Request<ServerBody>) 
     script.seen.lock().unwrap().push(seen);
     script.working.fetch_add(1, Ordering::SeqCst);
     let working = Working(script.clone());
-    let is_told = ["/props", "/apply-template", "/tokenize"].iter().any(|path| head.uri.path() == *path);
+    let is_told = ["/props", "/apply-template", "/tokenize", "/api/ps"].iter().any(|path| head.uri.path() == *path);
     if let (Some(mut told), true) = (script.told.lock().unwrap().clone(), is_told) {
         let asked: Value = serde_json::from_slice(&body).unwrap_or_default();
         let last = asked["messages"].as_array().and_then(|messages| messages.last()).cloned().unwrap_or_default();

@@ -23,6 +23,7 @@ mod commands;
 mod edits;
 mod explain;
 mod graphics;
+mod hand_over;
 mod leaks;
 mod loads;
 mod messages;

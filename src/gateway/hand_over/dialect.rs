@@ -1,9 +1,11 @@
 //! Dialect: one record of a streamed reply -> what it says, and the same record as a part of the reply that it goes on with.
 //!
 //! The id, the time and the counts of the whole reply are those of its beginning; the model's name stays that of the
-//! model that speaks.
+//! model that speaks. On Ollama's routes, where a reply has no id, it is the first one's too.
 
 use serde_json::{Map, Value};
+
+use super::records::Frames;
 
 /// Whose form the records have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +23,10 @@ pub enum Flat {
     Text,
     /// llama-server's own completion.
     Native,
+    /// Ollama's chat.
+    OllamaChat,
+    /// Ollama's completion of a prompt.
+    OllamaText,
 }
 
 /// Records open and close parts of the reply, too.
@@ -65,30 +71,65 @@ impl Before {
 pub type Identity = Map<String, Value>;
 
 const IDENTITY: [&str; 2] = ["id", "created"];
+/// What Ollama calls a reply by is the model that began it.
+const OLLAMA_IDENTITY: [&str; 1] = ["model"];
+const NANOSECONDS_PER_MILLISECOND: f64 = 1e6;
+
+impl Dialect {
+    pub fn frames(self) -> Frames {
+        match self {
+            Dialect::Flat(Flat::OllamaChat | Flat::OllamaText) => Frames::Lines,
+            Dialect::Flat(Flat::Chat | Flat::Text | Flat::Native) | Dialect::Parts(_) => Frames::Events,
+        }
+    }
+}
 
 impl Flat {
     pub fn read(self, record: &Value) -> Said {
         if record.get("error").is_some() {
             return Said { bound: true, ..Said::default() };
         }
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        if self == Flat::Native {
-            let (content, finish) = (text(&record["content"]), record["stop"] == true);
-            return Said { content, finish, bound: record["index"].as_u64().unwrap_or(0) > 0, ..Said::default() };
+        match self {
+            Flat::Native => Said {
+                content: text_of(&record["content"]),
+                finish: record["stop"] == true,
+                bound: record["index"].as_u64().unwrap_or(0) > 0,
+                ..Said::default()
+            },
+            Flat::Text | Flat::Chat => self.read_choice(record),
+            Flat::OllamaChat => Said {
+                content: text_of(&record["message"]["content"]),
+                thought: !text_of(&record["message"]["thinking"]).is_empty(),
+                finish: record["done"] == true,
+                bound: !record["message"]["tool_calls"].is_null(),
+            },
+            Flat::OllamaText => Said {
+                content: text_of(&record["response"]),
+                thought: !text_of(&record["thinking"]).is_empty(),
+                finish: record["done"] == true,
+                bound: false,
+            },
         }
+    }
+
+    fn read_choice(self, record: &Value) -> Said {
         let Some(choice) = record["choices"].get(0) else { return Said::default() };
         let (finish, second) = (!choice["finish_reason"].is_null(), choice["index"].as_u64().unwrap_or(0) > 0);
         if self == Flat::Text {
-            return Said { content: text(&choice["text"]), finish, bound: second, ..Said::default() };
+            return Said { content: text_of(&choice["text"]), finish, bound: second, ..Said::default() };
         }
         let delta = &choice["delta"];
-        let thought = ["reasoning_content", "reasoning"].iter().any(|key| !text(&delta[*key]).is_empty());
+        let thought = ["reasoning_content", "reasoning"].iter().any(|key| !text_of(&delta[*key]).is_empty());
         let calls = ["tool_calls", "function_call"].iter().any(|key| !delta[*key].is_null());
-        Said { content: text(&delta["content"]), thought, finish, bound: second || calls }
+        Said { content: text_of(&delta["content"]), thought, finish, bound: second || calls }
     }
 
     pub fn identity(self, record: &Value) -> Identity {
-        IDENTITY.into_iter().filter_map(|key| Some((key.to_owned(), record.get(key)?.clone()))).collect()
+        let keys = match self {
+            Flat::Chat | Flat::Text | Flat::Native => IDENTITY.as_slice(),
+            Flat::OllamaChat | Flat::OllamaText => &OLLAMA_IDENTITY,
+        };
+        keys.iter().filter_map(|key| Some(((*key).to_owned(), record.get(*key)?.clone()))).collect()
     }
 
     /// The record as a part of the reply that began with `identity`, saying `content`. `None`: nothing of it is left.
@@ -116,6 +157,13 @@ impl Flat {
                     native_finish(&mut record, before, sent);
                 }
             }
+            Flat::OllamaChat | Flat::OllamaText => {
+                let place = if self == Flat::OllamaChat { "/message/content" } else { "/response" };
+                if let Some(told) = record.pointer_mut(place) {
+                    *told = content.into();
+                }
+                add_up_ollama(&mut record, before);
+            }
             Flat::Text | Flat::Chat => {
                 if let Some(choice) = record.get_mut("choices").and_then(|choices| choices.get_mut(0)) {
                     say(self, choice, content);
@@ -132,7 +180,7 @@ impl Flat {
         }
         // The announcement of who speaks, and the words that are known, have been passed on already.
         let nothing_else = !said.finish && !said.thought && record.get("usage").is_none_or(Value::is_null);
-        let is_choice = self == Flat::Native || record["choices"].get(0).is_some();
+        let is_choice = !matches!(self, Flat::Chat | Flat::Text) || record["choices"].get(0).is_some();
         (!(empty && nothing_else && is_choice)).then_some(record)
     }
 
@@ -150,6 +198,13 @@ impl Flat {
                 record["content"] = "".into();
                 record["stop"] = true.into();
                 record["stop_type"] = "word".into();
+            }
+            Flat::OllamaChat | Flat::OllamaText => {
+                match self == Flat::OllamaChat {
+                    true => record["message"]["content"] = "".into(),
+                    false => record["response"] = "".into(),
+                }
+                (record["done"], record["done_reason"]) = (true.into(), "stop".into());
             }
             Flat::Text => {
                 record["choices"][0]["text"] = "".into();
@@ -203,6 +258,24 @@ pub fn add_up(timings: &mut Value, before: &Before) {
     }
 }
 
+/// Ollama's last line counts tokens, and nanoseconds.
+fn add_up_ollama(record: &mut Value, before: &Before) {
+    if record["done"] != true {
+        return;
+    }
+    add_to(record, "eval_count", before.tokens());
+    count_prompt(record, "prompt_eval_count", before);
+    // No time is negative, nor longer than some centuries.
+    let nanoseconds = (before.ms * NANOSECONDS_PER_MILLISECOND).max(0.0) as u64;
+    for key in ["eval_duration", "total_duration"] {
+        add_to(record, key, nanoseconds);
+    }
+}
+
+fn text_of(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
 pub fn add_to(object: &mut Value, key: &str, more: u64) {
     if let Some(count) = object.get(key).and_then(Value::as_u64) {
         object[key] = count.saturating_add(more).into();
@@ -244,11 +317,7 @@ mod tests {
         let chat = |delta: Value, finish: Value| json!({ "choices": [{ "index": 0, "delta": delta, "finish_reason": finish }] });
         let cases = [
             (Flat::Chat, chat(json!({ "role": "assistant", "content": null }), Value::Null), Said::default()),
-            (
-                Flat::Chat,
-                chat(json!({ "content": "a" }), Value::Null),
-                Said { content: "a".into(), ..Said::default() },
-            ),
+            (Flat::Chat, chat(json!({ "content": "a" }), Value::Null), Said { content: "a".into(), ..Said::default() }),
             (
                 Flat::Chat,
                 chat(json!({ "reasoning_content": "a" }), Value::Null),
@@ -257,11 +326,7 @@ mod tests {
             (Flat::Chat, chat(json!({ "tool_calls": [{}] }), Value::Null), Said { bound: true, ..Said::default() }),
             (Flat::Chat, chat(json!({}), json!("length")), Said { finish: true, ..Said::default() }),
             (Flat::Chat, json!({ "choices": [], "usage": {} }), Said::default()),
-            (
-                Flat::Chat,
-                json!({ "choices": [{ "index": 1, "delta": {} }] }),
-                Said { bound: true, ..Said::default() },
-            ),
+            (Flat::Chat, json!({ "choices": [{ "index": 1, "delta": {} }] }), Said { bound: true, ..Said::default() }),
             (Flat::Chat, json!({ "error": { "code": 500 } }), Said { bound: true, ..Said::default() }),
             (
                 Flat::Text,
@@ -330,6 +395,29 @@ mod tests {
             joined["usage"],
             json!({ "completion_tokens": 10, "prompt_tokens": 20, "total_tokens": 30, "prompt_tokens_details": { "cached_tokens": 20 } })
         );
+    }
+
+    #[test]
+    fn a_line_of_ollamas_has_the_first_models_name_and_the_counts_and_times_of_both() {
+        let identity = Flat::OllamaChat.identity(&json!({ "model": "large", "created_at": "then" }));
+        let line = json!({ "model": "small", "created_at": "now", "message": { "role": "assistant", "content": "hello new" }, "done": false });
+        assert_eq!(
+            Flat::OllamaChat.joined(line, " new".to_owned(), &identity, &BEFORE, "hello").unwrap(),
+            json!({ "model": "large", "created_at": "now", "message": { "role": "assistant", "content": " new" }, "done": false })
+        );
+        let last = json!({ "model": "small", "response": "", "done": true, "done_reason": "length", "total_duration": 900, "load_duration": 5,
+            "prompt_eval_count": 27, "prompt_eval_duration": 40, "eval_count": 3, "eval_duration": 800 });
+        assert_eq!(
+            Flat::OllamaText.joined(last, String::new(), &identity, &BEFORE, "hello").unwrap(),
+            json!({ "model": "large", "response": "", "done": true, "done_reason": "length", "total_duration": 700_000_900, "load_duration": 5,
+                "prompt_eval_count": 22, "prompt_eval_duration": 40, "eval_count": 10, "eval_duration": 700_000_800 })
+        );
+        let empty = json!({ "model": "small", "message": { "role": "assistant", "content": "" }, "done": false });
+        assert_eq!(Flat::OllamaChat.joined(empty, String::new(), &identity, &BEFORE, "hello"), None);
+        let said = Flat::OllamaChat.read(&json!({ "message": { "content": "", "thinking": "hm" }, "done": false }));
+        assert_eq!(said, Said { thought: true, ..Said::default() });
+        assert!(Flat::OllamaChat.read(&json!({ "message": { "tool_calls": [] } })).bound);
+        assert!(Flat::OllamaText.read(&json!({ "error": "out of memory" })).bound);
     }
 
     #[test]

@@ -9,20 +9,18 @@ use serde_json::Value;
 
 use super::dialect::{Before, Dialect, Flat, Identity, Said};
 use super::parts::{By, Course};
+use super::records::{DONE, Frames, Record, records, write_event};
 use super::seam::{Passed, Repeats, Seam};
 
 /// Records are kept as they are up to so many bytes, and then only as the text that they say.
 pub const RAW_MAX: usize = 16 << 10;
 /// A record longer than this is not waited for.
 const RECORD_MAX: usize = 1 << 20;
-const END: &[u8] = b"\n\n";
-const DATA: &[u8] = b"data:";
-const EVENT: &[u8] = b"event:";
-const DONE: &[u8] = b"[DONE]";
 
 #[derive(Debug)]
 pub struct Journal {
     form: Form,
+    frames: Frames,
     /// The beginning of a record whose end has not come yet.
     begun: Vec<u8>,
     raw: Vec<u8>,
@@ -88,6 +86,7 @@ impl Journal {
                 Dialect::Flat(flat) => Form::Flat(flat, Identity::new()),
                 Dialect::Parts(parts) => Form::Parts(Course::new(parts)),
             },
+            frames: dialect.frames(),
             begun: Vec::new(),
             raw: Vec::new(),
             text: String::new(),
@@ -183,7 +182,8 @@ impl Journal {
 
     /// The whole records that there are now.
     fn whole(&mut self, data: Bytes) -> Bytes {
-        let end = data.windows(END.len()).rposition(|window| window == END).map(|at| at + END.len());
+        let end = self.frames.end();
+        let end = data.windows(end.len()).rposition(|window| window == end).map(|at| at + end.len());
         let straddles = self.begun.last() == Some(&b'\n') && data.first() == Some(&b'\n');
         match end {
             Some(end) if self.begun.is_empty() => {
@@ -209,8 +209,8 @@ impl Journal {
 
     /// Reads what is kept raw.
     fn fold(&mut self) {
-        for record in records(&std::mem::take(&mut self.raw)) {
-            match read(record) {
+        for record in records(&std::mem::take(&mut self.raw), self.frames) {
+            match self.frames.read(record) {
                 Record::Json(json) => {
                     self.note(&json);
                 }
@@ -250,8 +250,8 @@ impl Journal {
 
     fn join_records(&mut self, whole: &[u8]) -> Out {
         let mut out = Vec::new();
-        for record in records(whole) {
-            match read(record) {
+        for record in records(whole, self.frames) {
+            match self.frames.read(record) {
                 Record::Json(json) => {
                     if self.join_record(json, &mut out) {
                         self.bound = true;
@@ -303,7 +303,7 @@ impl Journal {
         match &mut self.form {
             Form::Flat(flat, identity) => {
                 let joined = flat.joined(json, new.to_owned(), identity, &self.before, &self.given);
-                joined.iter().for_each(|joined| write(joined.to_string().as_bytes(), out));
+                joined.iter().for_each(|joined| self.frames.write(joined.to_string().as_bytes(), out));
             }
             Form::Parts(course) => {
                 let joined = course.joined(json, new, &self.text, &self.before);
@@ -317,9 +317,9 @@ impl Journal {
     fn stop(&mut self, json: &Value, stop: &str, out: &mut Vec<u8>) {
         match &mut self.form {
             Form::Flat(flat, identity) => {
-                write(flat.stop(json, identity).to_string().as_bytes(), out);
-                if *flat != Flat::Native {
-                    write(DONE, out);
+                self.frames.write(flat.stop(json, identity).to_string().as_bytes(), out);
+                if matches!(flat, Flat::Chat | Flat::Text) {
+                    self.frames.write(DONE, out);
                 }
             }
             Form::Parts(course) => {
@@ -335,52 +335,6 @@ impl Journal {
 /// Thoughts that are written into the text, by a server that does not tell them apart.
 fn thinks_aloud(text: &str) -> bool {
     text.rfind("<think>").is_some_and(|begun| !text[begun..].contains("</think>"))
-}
-
-enum Record {
-    Json(Value),
-    Done,
-    /// A comment.
-    Nothing,
-    Unreadable,
-}
-
-/// The records, each with its end.
-fn records(mut raw: &[u8]) -> impl Iterator<Item = &[u8]> {
-    std::iter::from_fn(move || {
-        let end = raw.windows(END.len()).position(|window| window == END).map_or(raw.len(), |at| at + END.len());
-        let (record, rest) = raw.split_at(end);
-        raw = rest;
-        (!record.is_empty()).then_some(record)
-    })
-}
-
-fn read(record: &[u8]) -> Record {
-    let record = record.trim_ascii();
-    if record.is_empty() || record.starts_with(b":") {
-        return Record::Nothing;
-    }
-    // What the event is called its data say too.
-    let mut lines = record.split(|byte| *byte == b'\n').filter(|line| !line.starts_with(EVENT));
-    let data = lines.next().and_then(|line| line.strip_prefix(DATA)).map(<[u8]>::trim_ascii);
-    match data.filter(|_| lines.next().is_none()) {
-        Some(DONE) => Record::Done,
-        Some(data) => serde_json::from_slice(data).map_or(Record::Unreadable, Record::Json),
-        None => Record::Unreadable,
-    }
-}
-
-fn write(data: &[u8], out: &mut Vec<u8>) {
-    out.extend_from_slice(b"data: ");
-    out.extend_from_slice(data);
-    out.extend_from_slice(END);
-}
-
-fn write_event(event: &Value, out: &mut Vec<u8>) {
-    out.extend_from_slice(b"event: ");
-    out.extend_from_slice(event["type"].as_str().unwrap_or_default().as_bytes());
-    out.push(b'\n');
-    write(event.to_string().as_bytes(), out);
 }
 
 #[cfg(test)]
@@ -534,6 +488,48 @@ mod tests {
             }
             assert_eq!(journal.partial(), partial, "{records:?}");
         }
+    }
+
+    #[test]
+    fn a_reply_of_ollamas_lines_is_gone_on_with_in_lines() {
+        let line = |model: &str, text: &str| {
+            format!(
+                "{}\n",
+                json!({ "model": model, "message": { "role": "assistant", "content": text }, "done": false })
+            )
+        };
+        let last = |model: &str, read: u64, said: u64| {
+            format!(
+                "{}\n",
+                json!({ "model": model, "message": { "role": "assistant", "content": "" }, "done": true, "done_reason": "stop", "prompt_eval_count": read, "eval_count": said })
+            )
+        };
+        for rest in [0, 20] {
+            let mut journal = Journal::new(Dialect::Flat(Flat::OllamaChat));
+            let first = [line("large", "Once"), line("large", " upon")].concat();
+            let begun = &line("large", " never")[..rest];
+            let mut out = feed(&mut journal, &[first.as_bytes(), begun.as_bytes()]);
+            assert_eq!(journal.partial(), Some(Partial::Text("Once upon".to_owned())));
+            journal.join(joint(Repeats::Nothing, &[]));
+            let second = [line("small", " a"), line("small", " time"), last("small", 12, 2)].concat();
+            let (one, two) = second.as_bytes().split_at(17);
+            out.extend(feed(&mut journal, &[one, two]));
+            let expected = [first, line("large", " a"), line("large", " time"), last("large", 10, 4)].concat();
+            assert_eq!(String::from_utf8(out).unwrap(), expected);
+            assert_eq!(journal.partial(), None);
+        }
+        let mut journal = Journal::new(Dialect::Flat(Flat::OllamaChat));
+        feed(&mut journal, &[line("large", "Once E").as_bytes()]);
+        journal.partial();
+        journal.join(joint(Repeats::Nothing, &["END"]));
+        let out = feed(
+            &mut journal,
+            &[line("small", "N").as_bytes(), line("small", "D!").as_bytes(), line("small", "?").as_bytes()],
+        );
+        assert_eq!(
+            serde_json::from_slice::<Value>(&out).unwrap(),
+            json!({ "model": "large", "message": { "role": "assistant", "content": "" }, "done": true, "done_reason": "stop" })
+        );
     }
 
     #[test]

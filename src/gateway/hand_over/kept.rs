@@ -60,7 +60,7 @@ impl Kept {
     pub fn of(shared: &Shared, ask: &Arc<Ask>, status: StatusCode, headers: &HeaderMap) -> Option<Self> {
         let dialect = proceed::dialect(shared.server, &ask.path)?;
         let is_stream = status == StatusCode::OK
-            && media_type(headers) == b"text/event-stream"
+            && media_type(headers) == dialect.frames().media_type()
             && !headers.contains_key(CONTENT_LENGTH)
             && !headers.contains_key(CONTENT_ENCODING);
         if !is_stream || !shared.keeps_replies() || ask.required.is_some() || !dialect.suits(&ask.document) {

@@ -8,4 +8,5 @@ pub mod kept;
 pub mod moves;
 mod parts;
 mod proceed;
+mod records;
 mod seam;

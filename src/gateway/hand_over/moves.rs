@@ -19,12 +19,12 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::kept::Proposal;
 use super::proceed;
+use crate::config::ServerKind;
 use crate::gateway::body::Document;
 use crate::gateway::instance::{Admission, Inside, Instance};
 use crate::gateway::pass::Ask;
 use crate::gateway::reply::media_type;
 use crate::gateway::running::{Live, Running};
-use crate::gateway::upstream::without_autoload;
 use crate::gateway::{Event, Shared};
 use crate::policy::Rung;
 
@@ -76,7 +76,7 @@ pub async fn hand_over(shared: Arc<Shared>, from: Arc<Instance>, to: Arc<Rung>) 
             Inside::Replying(running) => running,
         };
         let Some(mut proposal) = running.pause() else { continue };
-        if !fits(&shared, &from.rung, &mut proposal, &place).await {
+        if !fits(&shared, (&from.rung, &to), &mut proposal, &place).await {
             running.resume();
             continue;
         }
@@ -101,6 +101,15 @@ pub async fn hand_over(shared: Arc<Shared>, from: Arc<Instance>, to: Arc<Rung>) 
     });
     let place = beside.map(|instance| (instance, place));
     go_on_with(shared, stalled, place).await;
+}
+
+impl Shared {
+    /// Whether a model was seen to go on with a reply that another one has begun; waits a little while for that to be known.
+    async fn goes_on(&self, model: &str) -> bool {
+        let mut known = self.continuing.subscribe();
+        let seen = timeout(ANSWER_MAX, known.wait_for(|known| known.contains_key(model))).await;
+        seen.is_ok_and(|seen| seen.is_ok_and(|known| known.get(model) == Some(&true)))
+    }
 }
 
 impl Inside {
@@ -214,9 +223,9 @@ async fn answer_of(shared: &Shared, admission: &Admission, proposal: &Proposal) 
         tracing::warn!(message = "A model's template does not let it go on with a reply.", rung = %admission.rung().name);
         return None;
     }
-    let target = without_autoload(&proposal.ask.path, proposal.ask.query.as_deref());
-    let body = proposal.request.spliced(&admission.rung().model, None);
-    let cut = admission.cut();
+    let target = proposal.ask.target(shared.server, true);
+    let body = proposal.request.spliced(&admission.rung().model, proposal.ask.owned(shared, admission.rung()));
+    let (cut, kind) = (admission.cut(), proposal.dialect.frames().media_type());
     let answer = shared.upstream.ask(Method::POST, &target, proposal.ask.headers.clone(), body);
     let answer = tokio::select! {
         biased;
@@ -224,7 +233,7 @@ async fn answer_of(shared: &Shared, admission: &Admission, proposal: &Proposal) 
         answer = answer => answer,
     };
     let why = match answer {
-        Ok(answer) if answer.status() == StatusCode::OK && media_type(answer.headers()) == b"text/event-stream" => {
+        Ok(answer) if answer.status() == StatusCode::OK && media_type(answer.headers()) == kind => {
             return Some(answer.into_body());
         }
         Ok(answer) => {
@@ -244,6 +253,14 @@ async fn place_of(shared: &Shared, instance: &Instance, proposal: &Proposal) -> 
 }
 
 async fn place(shared: &Shared, rung: &Rung, headers: &HeaderMap) -> Place {
+    if shared.server == ServerKind::Ollama {
+        let listed = told(shared, Method::GET, "/api/ps", headers, Bytes::new()).await.unwrap_or_default();
+        let mut models = listed["models"].as_array().into_iter().flatten();
+        let loaded = models.find(|model| model["name"].as_str().is_some_and(|name| is_called(name, &rung.model)));
+        let context = loaded.and_then(|model| model["context_length"].as_u64());
+        let slots = Arc::new(Semaphore::new(SLOTS));
+        return Place { context: context.or(rung.context.map(u64::from)), slots };
+    }
     let model = percent_encoding::utf8_percent_encode(&rung.model, percent_encoding::NON_ALPHANUMERIC);
     let props = told(shared, Method::GET, &format!("/props?model={model}&autoload=false"), headers, Bytes::new()).await;
     let props = props.unwrap_or_default();
@@ -253,10 +270,20 @@ async fn place(shared: &Shared, rung: &Rung, headers: &HeaderMap) -> Place {
     Place { context: context.or(rung.context.map(u64::from)), slots: Arc::new(Semaphore::new(slots)) }
 }
 
+/// Ollama's names have a tag, which need not be said.
+fn is_called(listed: &str, model: &str) -> bool {
+    listed == model || listed.strip_suffix(":latest") == Some(model)
+}
+
 /// Whether it can be gone on with: its template leaves it open, and prompt, partial reply and some more fit into the
 /// context of the rung that goes on. Notes what the prompt alone took.
-async fn fits(shared: &Shared, from: &Rung, proposal: &mut Proposal, place: &Place) -> bool {
+async fn fits(shared: &Shared, (from, to): (&Rung, &Rung), proposal: &mut Proposal, place: &Place) -> bool {
     let headers = proposal.ask.headers.clone();
+    if shared.server == ServerKind::Ollama {
+        // It tells no templates and counts no tokens before it reads them.
+        let open = left_open(shared, to, proposal).await.is_some();
+        return open && place.context.is_none_or(|context| estimate(&proposal.request) + ROOM_MIN <= context);
+    }
     let Some(prompt) = left_open(shared, from, proposal).await else { return false };
     if let Some(asked) = read_of(shared, from, proposal).await {
         // It is made to think first, and its server takes thoughts for what is said.
@@ -287,6 +314,10 @@ async fn left_open(shared: &Shared, model: &Rung, proposal: &Proposal) -> Option
     if let Some(prompt) = proposal.dialect.prompt(&proposal.request) {
         return Some(prompt);
     }
+    if shared.server == ServerKind::Ollama {
+        let goes_on = proposal.said.is_none() || shared.goes_on(&model.model).await;
+        return goes_on.then(String::new);
+    }
     let chat = proposal.dialect.chat(&proposal.request)?;
     let prompt = templated(shared, model, &proposal.ask.headers, &chat).await?;
     let said = proposal.said.as_deref().unwrap_or_default().trim_end();
@@ -299,6 +330,9 @@ async fn may_be_asked_again(shared: &Shared, from: &Rung, ask: &Ask, place: &Pla
         return false;
     }
     let Some(context) = place.context else { return true };
+    if shared.server == ServerKind::Ollama {
+        return estimate(&ask.document) + ROOM_MIN <= context;
+    }
     let chat = proceed::dialect(shared.server, &ask.path).and_then(|dialect| dialect.chat(&ask.document));
     let prompt = match chat {
         Some(chat) => templated(shared, from, &ask.headers, &chat).await,

@@ -1,5 +1,6 @@
 //! Proceed: a request, and what its client has of the reply -> the request that has another model go on with it.
 
+use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use super::dialect::{Dialect, Flat, Parts};
@@ -16,6 +17,8 @@ pub fn dialect(server: ServerKind, path: &str) -> Option<Dialect> {
         (ServerKind::LlamaServer, "/completion" | "/completions") => Some(Dialect::Flat(Flat::Native)),
         (ServerKind::LlamaServer, "/v1/messages") => Some(Dialect::Parts(Parts::Messages)),
         (ServerKind::LlamaServer, "/v1/responses") => Some(Dialect::Parts(Parts::Responses)),
+        (ServerKind::Ollama, "/api/chat") => Some(Dialect::Flat(Flat::OllamaChat)),
+        (ServerKind::Ollama, "/api/generate") => Some(Dialect::Flat(Flat::OllamaText)),
         (ServerKind::LlamaServer | ServerKind::Ollama, _) => None,
     }
 }
@@ -25,7 +28,7 @@ impl Dialect {
     pub fn repeats(self) -> Repeats {
         match self {
             Dialect::Flat(Flat::Chat) | Dialect::Parts(_) => Repeats::Given,
-            Dialect::Flat(Flat::Text | Flat::Native) => Repeats::Nothing,
+            Dialect::Flat(Flat::Text | Flat::Native | Flat::OllamaChat | Flat::OllamaText) => Repeats::Nothing,
         }
     }
 
@@ -34,7 +37,8 @@ impl Dialect {
         let is_one_of = |key: &str, values: &[&str]| {
             request.value(key).is_none_or(|value| values.iter().any(|plain| plain.as_bytes() == value))
         };
-        let plain = ["tools", "functions", "grammar", "json_schema", "suffix", "include", "mcp_servers"];
+        let plain =
+            ["tools", "functions", "grammar", "json_schema", "suffix", "include", "mcp_servers", "format", "images"];
         let never = [
             "logprobs",
             "echo",
@@ -58,6 +62,15 @@ impl Dialect {
     fn has_a_question(self, request: &Document) -> bool {
         match self {
             Dialect::Flat(Flat::Text | Flat::Native) => text_of(request.value("prompt")).is_some(),
+            // Another one is put into a template that only its server knows.
+            Dialect::Flat(Flat::OllamaText) => {
+                request.value("raw") == Some(b"true") && text_of(request.value("prompt")).is_some()
+            }
+            Dialect::Flat(Flat::OllamaChat) => {
+                let messages = list_of(request.value("messages")).unwrap_or_default();
+                messages.last().is_some_and(|last| last["role"] != "assistant")
+                    && messages.iter().all(|message| message["images"].as_array().is_none_or(Vec::is_empty))
+            }
             Dialect::Flat(Flat::Chat) | Dialect::Parts(_) => {
                 let messages = self.chat(request).and_then(|chat| list_of(chat.value("messages")));
                 // What the client has begun itself is continued by the first model already.
@@ -76,9 +89,22 @@ impl Dialect {
                 changes.push((key, rest.to_string().into_bytes()));
             }
         }
+        if let Some(options) = self.options(request) {
+            let limit = options.value("num_predict").and_then(|limit| serde_json::from_slice::<i64>(limit).ok());
+            if let Some(limit) = limit.filter(|limit| *limit > 0) {
+                let rest = u64::try_from(limit).ok()?.checked_sub(tokens).filter(|rest| *rest > 0)?;
+                changes.push(("options", options.with(&[("num_predict", rest.to_string().into_bytes())]).to_vec()));
+            }
+        }
         let mut text = request.bytes();
         match (self, partial) {
-            (_, Partial::Unsaid) | (Dialect::Flat(Flat::Text | Flat::Native), Partial::Thoughts) => {}
+            (_, Partial::Unsaid) | (Dialect::Flat(Flat::Text | Flat::Native | Flat::OllamaText), Partial::Thoughts) => {
+            }
+            (Dialect::Flat(Flat::OllamaChat), Partial::Thoughts) => changes.push(("think", b"false".to_vec())),
+            (Dialect::Flat(Flat::OllamaChat), Partial::Text(said)) => {
+                changes.push(("think", b"false".to_vec()));
+                text = request.appended("messages", &[json!({ "role": "assistant", "content": said })])?;
+            }
             (Dialect::Flat(Flat::Chat) | Dialect::Parts(_), Partial::Thoughts) => {
                 changes.push(without_thoughts(request));
             }
@@ -98,13 +124,25 @@ impl Dialect {
                     None => text = request.appended("input", &[said])?,
                 }
             }
-            (Dialect::Flat(Flat::Text | Flat::Native), Partial::Text(said)) => {
+            (Dialect::Flat(Flat::Text | Flat::Native | Flat::OllamaText), Partial::Text(said)) => {
                 let prompt = text_of(request.value("prompt"))? + said;
                 changes.push(("prompt", Value::from(prompt).to_string().into_bytes()));
             }
         }
-        let request = Document::read(text, Keys::Exact).ok()?;
-        Document::read(request.with(&changes), Keys::Exact).ok()
+        let keys = request.keys();
+        let request = Document::read(text, keys).ok()?;
+        Document::read(request.with(&changes), keys).ok()
+    }
+
+    /// What Ollama has in an object of its own.
+    fn options(self, request: &Document) -> Option<Document> {
+        match self {
+            Dialect::Flat(Flat::OllamaChat | Flat::OllamaText) => {
+                let options = Bytes::copy_from_slice(request.value("options")?);
+                Document::read(options, request.keys()).ok()
+            }
+            Dialect::Flat(Flat::Chat | Flat::Text | Flat::Native) | Dialect::Parts(_) => None,
+        }
     }
 
     /// The words at which the reply is to stop.
@@ -113,7 +151,12 @@ impl Dialect {
             Dialect::Parts(Parts::Messages) => "stop_sequences",
             Dialect::Flat(_) | Dialect::Parts(Parts::Responses) => "stop",
         };
-        let stop = request.value(key).and_then(|stop| serde_json::from_slice::<Value>(stop).ok());
+        let stop = match self {
+            Dialect::Flat(Flat::OllamaChat | Flat::OllamaText) => {
+                self.options(request).and_then(|options| value_of(options.value(key)))
+            }
+            Dialect::Flat(Flat::Chat | Flat::Text | Flat::Native) | Dialect::Parts(_) => value_of(request.value(key)),
+        };
         match stop {
             Some(Value::String(stop)) => vec![stop],
             Some(Value::Array(stops)) => stops.iter().filter_map(|stop| stop.as_str().map(str::to_owned)).collect(),
@@ -124,16 +167,17 @@ impl Dialect {
     /// What the model reads; a chat has to be put into the model's template first.
     pub fn prompt(self, request: &Document) -> Option<String> {
         match self {
-            Dialect::Flat(Flat::Chat) | Dialect::Parts(_) => None,
-            Dialect::Flat(Flat::Text | Flat::Native) => text_of(request.value("prompt")),
+            Dialect::Flat(Flat::Chat | Flat::OllamaChat) | Dialect::Parts(_) => None,
+            Dialect::Flat(Flat::Text | Flat::Native | Flat::OllamaText) => text_of(request.value("prompt")),
         }
     }
 
-    /// The request as a chat that can be put into a model's template. `None`: it is none, or more than text.
+    /// The request as a chat that can be put into a model's template. `None`: it is none, or more than text, or its
+    /// server shows no templates.
     pub fn chat(self, request: &Document) -> Option<Document> {
         let mut messages = Vec::new();
         match self {
-            Dialect::Flat(Flat::Text | Flat::Native) => return None,
+            Dialect::Flat(Flat::Text | Flat::Native | Flat::OllamaChat | Flat::OllamaText) => return None,
             Dialect::Flat(Flat::Chat) => return Document::read(request.bytes(), Keys::Exact).ok(),
             Dialect::Parts(Parts::Messages) => {
                 if let Some(system) = value_of(request.value("system")) {
@@ -171,7 +215,8 @@ fn parts_of(content: &Value) -> Option<Vec<String>> {
     match content {
         Value::String(text) => Some(vec![text.clone()]),
         Value::Array(parts) => {
-            let is_text = |part: &&Value| ["text", "input_text", "output_text"].iter().any(|kind| part["type"] == *kind);
+            let is_text =
+                |part: &&Value| ["text", "input_text", "output_text"].iter().any(|kind| part["type"] == *kind);
             parts.iter().map(|part| Some(part).filter(is_text)?["text"].as_str().map(str::to_owned)).collect()
         }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => None,
@@ -205,7 +250,8 @@ const TEMPLATE_SETTINGS: &str = "chat_template_kwargs";
 
 /// A model that may think first does not take a reply that was begun.
 fn without_thoughts(request: &Document) -> (&'static str, Vec<u8>) {
-    let given = request.value(TEMPLATE_SETTINGS).and_then(|given| serde_json::from_slice::<Map<String, Value>>(given).ok());
+    let given =
+        request.value(TEMPLATE_SETTINGS).and_then(|given| serde_json::from_slice::<Map<String, Value>>(given).ok());
     let mut given = given.unwrap_or_default();
     given.insert("enable_thinking".to_owned(), false.into());
     (TEMPLATE_SETTINGS, Value::from(given).to_string().into_bytes())
@@ -213,8 +259,6 @@ fn without_thoughts(request: &Document) -> (&'static str, Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
 
     const CHAT: Dialect = Dialect::Flat(Flat::Chat);
@@ -252,19 +296,14 @@ mod tests {
             r#"{"messages":[{}],"chat_template_kwargs":{"enable_thinking":false,"x":1}}"#,
             "thoughts are not gone on with"
         );
-        assert_eq!(
-            proceeded(CHAT, r#"{"messages":[{}]}"#, Partial::Unsaid, 0).unwrap(),
-            r#"{"messages":[{}]}"#
-        );
+        assert_eq!(proceeded(CHAT, r#"{"messages":[{}]}"#, Partial::Unsaid, 0).unwrap(), r#"{"messages":[{}]}"#);
         assert_eq!(
             proceeded(CHAT, r#"{"messages":[{}],"max_completion_tokens":4}"#, said(), 4),
             None,
             "it is at its end"
         );
         assert!(
-            proceeded(CHAT, r#"{"messages":[{}],"max_tokens":-1}"#, said(), 4)
-                .unwrap()
-                .contains("\"max_tokens\":-1")
+            proceeded(CHAT, r#"{"messages":[{}],"max_tokens":-1}"#, said(), 4).unwrap().contains("\"max_tokens\":-1")
         );
     }
 
@@ -275,14 +314,16 @@ mod tests {
             proceeded(Dialect::Flat(Flat::Native), r#"{"prompt":"Once","n_predict":9}"#, said.clone(), 1).unwrap(),
             r#"{"prompt":"Once upon","n_predict":8}"#
         );
-        assert_eq!(proceeded(Dialect::Flat(Flat::Text), r#"{"prompt":"Once"}"#, said, 1).unwrap(), r#"{"prompt":"Once upon"}"#);
+        assert_eq!(
+            proceeded(Dialect::Flat(Flat::Text), r#"{"prompt":"Once"}"#, said, 1).unwrap(),
+            r#"{"prompt":"Once upon"}"#
+        );
     }
 
     #[test]
     fn only_a_plain_text_that_is_said_once_suits() {
-        let suits = |more: &str| {
-            CHAT.suits(&document(&format!(r#"{{"messages":[{{"role":"user","content":"x"}}]{more}}}"#)))
-        };
+        let suits =
+            |more: &str| CHAT.suits(&document(&format!(r#"{{"messages":[{{"role":"user","content":"x"}}]{more}}}"#)));
         for more in [
             "",
             r#","tools":[]"#,
@@ -312,12 +353,56 @@ mod tests {
         assert!(!chat(r#"{"messages":[{"role":"user"},{"role":"assistant","content":"I"}]}"#), "its client began it");
         assert!(!chat(r#"{"messages":[]}"#) && !chat(r#"{"messages":"x"}"#) && !chat("{}"));
         assert!(Dialect::Flat(Flat::Text).suits(&document(r#"{"prompt":"x"}"#)));
-        assert!(!Dialect::Flat(Flat::Text).suits(&document(r#"{"prompt":["x","y"]}"#)) && !Dialect::Flat(Flat::Text).suits(&document("{}")));
+        assert!(
+            !Dialect::Flat(Flat::Text).suits(&document(r#"{"prompt":["x","y"]}"#))
+                && !Dialect::Flat(Flat::Text).suits(&document("{}"))
+        );
         assert!(!Dialect::Flat(Flat::Text).suits(&document(r#"{"prompt":"x","echo":true}"#)));
     }
 
     const MESSAGES: Dialect = Dialect::Parts(Parts::Messages);
     const RESPONSES: Dialect = Dialect::Parts(Parts::Responses);
+
+    #[test]
+    fn ollama_is_given_the_text_as_a_reply_that_was_begun_or_a_longer_prompt() {
+        let folded = |text: &str| Document::read(Bytes::copy_from_slice(text.as_bytes()), Keys::Folded).unwrap();
+        let proceeded = |flat: Flat, text: &str, tokens: u64| {
+            let request = Dialect::Flat(flat).proceed(&folded(text), &Partial::Text("Once".to_owned()), tokens)?;
+            Some(String::from_utf8(request.bytes().to_vec()).unwrap())
+        };
+        assert_eq!(
+            proceeded(
+                Flat::OllamaChat,
+                r#"{"Messages":[{"role":"user","content":"a"}],"think":true,"options":{"Num_Predict":9,"seed":1}}"#,
+                4
+            )
+            .unwrap(),
+            r#"{"Messages":[{"role":"user","content":"a"},{"content":"Once","role":"assistant"}],"think":false,"options":{"Num_Predict":5,"seed":1}}"#
+        );
+        assert_eq!(
+            proceeded(Flat::OllamaText, r#"{"raw":true,"prompt":"a ","options":{"num_predict":-1}}"#, 4).unwrap(),
+            r#"{"raw":true,"prompt":"a Once","options":{"num_predict":-1}}"#
+        );
+        assert_eq!(
+            proceeded(Flat::OllamaText, r#"{"prompt":"a","options":{"num_predict":4}}"#, 4),
+            None,
+            "it is at its end"
+        );
+        for (flat, text, suits) in [
+            (Flat::OllamaChat, r#"{"messages":[{"role":"user","content":"a"}]}"#, true),
+            (Flat::OllamaChat, r#"{"messages":[{"role":"user","content":"a"}],"format":"json"}"#, false),
+            (Flat::OllamaChat, r#"{"messages":[{"role":"user","content":"a"}],"tools":[{}]}"#, false),
+            (Flat::OllamaChat, r#"{"messages":[{"role":"user","content":"a","images":["x"]}]}"#, false),
+            (Flat::OllamaChat, r#"{"messages":[{"role":"user"},{"role":"assistant","content":"I"}]}"#, false),
+            (Flat::OllamaText, r#"{"prompt":"a","raw":true}"#, true),
+            (Flat::OllamaText, r#"{"prompt":"a","raw":true,"images":["x"]}"#, false),
+            (Flat::OllamaText, r#"{"prompt":"a"}"#, false),
+        ] {
+            assert_eq!(Dialect::Flat(flat).suits(&folded(text)), suits, "{text}");
+        }
+        let stops = folded(r#"{"options":{"stop":["a","b"]},"stop":"c"}"#);
+        assert_eq!(Dialect::Flat(Flat::OllamaChat).stops(&stops), ["a", "b"]);
+    }
 
     #[test]
     fn a_reply_in_parts_is_given_the_text_in_the_form_of_its_api() {
@@ -367,7 +452,10 @@ mod tests {
         ] {
             assert_eq!(chat(dialect, text), messages, "{text}");
         }
-        assert!(!MESSAGES.suits(&document(r#"{"messages":[{"role":"assistant","content":"I"}]}"#)), "its client began it");
+        assert!(
+            !MESSAGES.suits(&document(r#"{"messages":[{"role":"assistant","content":"I"}]}"#)),
+            "its client began it"
+        );
         for (more, suits) in [
             ("", true),
             (r#","text":{"format":{"type":"text"},"verbosity":"low"}"#, true),

@@ -1,0 +1,211 @@
+//! Hand-overs before Ollama: a stream of lines whose rung must go -> gone on with by a model that was seen to do so.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+use tierkeeper::config::ServerKind;
+use tierkeeper::gateway::Event;
+use tierkeeper::policy::Policy;
+use tokio::sync::mpsc;
+
+use super::hand_overs::handed_over;
+use super::rig::{Act, Rig, drained, frame, rung, until};
+
+const CHAT: &str = "/api/chat";
+const GENERATE: &str = "/api/generate";
+const LINES: &str = "application/x-ndjson";
+const ASKED: &str =
+    r#"{"model":"mai","keep_alive":-1,"messages":[{"role":"user","content":"tell"}],"options":{"num_predict":9}}"#;
+const RAW: &str = r#"{"model":"mai","raw":true,"prompt":"tell ","options":{"num_predict":9}}"#;
+
+fn line(target: &str, model: &str, text: &str) -> String {
+    let mut line = json!({ "model": model, "created_at": "now", "done": false });
+    match target {
+        CHAT => line["message"] = json!({ "role": "assistant", "content": text }),
+        _ => line["response"] = text.into(),
+    }
+    format!("{line}\n")
+}
+
+fn last(target: &str, model: &str, read: u64, said: u64) -> String {
+    let mut last: Value = serde_json::from_str(&line(target, model, "")).unwrap();
+    last["done"] = true.into();
+    last["done_reason"] = "length".into();
+    (last["prompt_eval_count"], last["eval_count"]) = (read.into(), said.into());
+    format!("{last}\n")
+}
+
+async fn rig() -> Rig {
+    let rig = Rig::new(ServerKind::Ollama).await;
+    *rig.script.told.lock().unwrap() = Some(json!({}));
+    let policy = Policy::for_ladder(["large", "small"].map(|name| (*rung(name)).clone()).to_vec()).unwrap();
+    rig.gateway.follow(&policy, policy.ladder.clone());
+    rig.gateway.publish(rung("large"));
+    rig
+}
+
+/// A reply that has said two words, and the one who says its words.
+async fn begun(rig: &Rig, target: &str, request: &str) -> (mpsc::Sender<Bytes>, hyper::body::Incoming, String) {
+    let (words, fed) = mpsc::channel(8);
+    rig.act(Act::Fed(LINES, fed));
+    let answer = rig.post_aside(target, request);
+    let text = [line(target, "model-large", "Once"), line(target, "model-large", " upon")].concat();
+    words.send(Bytes::from(text.clone())).await.unwrap();
+    let (mut body, mut had) = (answer.await.unwrap().into_body(), String::new());
+    while had.len() < text.len() {
+        had.push_str(std::str::from_utf8(&frame(&mut body).await.unwrap().unwrap()).unwrap());
+    }
+    (words, body, had)
+}
+
+/// The rest, of which each frame is one line.
+async fn rest(mut body: hyper::body::Incoming, mut had: String) -> String {
+    while let Some(Ok(piece)) = frame(&mut body).await {
+        let piece = std::str::from_utf8(&piece).unwrap();
+        assert!(piece.ends_with('\n') && piece.matches('\n').count() == 1, "{piece}");
+        had.push_str(piece);
+    }
+    had
+}
+
+/// What the second model says, and what the client has of both.
+fn second(target: &str) -> (String, String) {
+    let of = |model: &str| ["Once", " upon", " a", " time"].map(|text| line(target, model, text));
+    let second = [of("model-small")[2..].concat(), last(target, "model-small", 12, 2)].concat();
+    (second, [of("model-large").concat(), last(target, "model-large", 10, 4)].concat())
+}
+
+async fn goes_on(rig: &mut Rig, target: &str, body: hyper::body::Incoming, had: String) -> Value {
+    let (second, whole) = second(target);
+    let (words, fed) = mpsc::channel(8);
+    rig.act(Act::Fed(LINES, fed));
+    rig.seen();
+    rig.gateway.publish(rung("small"));
+    words.send(Bytes::from(second)).await.unwrap();
+    drop(words);
+    let mut shapes = [rest(body, had).await, whole]
+        .map(|text| text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).collect::<Vec<_>>());
+    // How long the first part took is in it.
+    for shape in &mut shapes {
+        shape.iter_mut().for_each(|line| drop(line.as_object_mut().unwrap().remove("total_duration")));
+    }
+    assert_eq!(shapes[0], shapes[1]);
+    rig.settles_at(0, 0).await;
+    let seen = rig.seen();
+    let asked = seen.iter().find(|seen| seen.target == target).unwrap();
+    serde_json::from_slice(&asked.body).unwrap()
+}
+
+#[tokio::test]
+async fn a_stream_stalls_in_silence_and_is_gone_on_with_by_a_model_that_was_seen_to_do_so() {
+    for (target, request) in [(CHAT, ASKED), (GENERATE, RAW)] {
+        let mut rig = rig().await;
+        // A raw prompt goes through no template.
+        if target == CHAT {
+            rig.gateway.continues("model-small", true);
+        }
+        let (_words, mut body, had) = begun(&rig, target, request).await;
+        rig.gateway.close("large");
+        rig.gateway.hand_over("large", &rung("small"));
+        let mut told = [rig.event().await, rig.event().await];
+        told.sort_by_key(|event| matches!(event, Event::HandedOver { .. }));
+        assert_eq!(told, [drained("large"), handed_over(1, 0)]);
+        rig.settles_at(0, 1).await;
+        tokio::time::pause();
+        let nothing = tokio::time::timeout(Duration::from_secs(60), frame(&mut body)).await;
+        tokio::time::resume();
+        assert!(nothing.is_err(), "its clients take every line for JSON: {nothing:?}");
+        let asked = goes_on(&mut rig, target, body, had).await;
+        assert_eq!((&asked["model"], &asked["options"]["num_predict"]), (&json!("model-small"), &json!(7)));
+        match target {
+            CHAT => {
+                assert_eq!(asked["messages"][1], json!({ "role": "assistant", "content": "Once upon" }));
+                assert_eq!((&asked["think"], &asked["keep_alive"]), (&json!(false), &Value::Null));
+            }
+            _ => assert_eq!(asked["prompt"], "tell Once upon"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_model_that_serves_already_goes_on_as_soon_as_it_is_seen_that_it_does() {
+    let mut rig = rig().await;
+    let (_words, body, had) = begun(&rig, CHAT, ASKED).await;
+    rig.gateway.publish(rung("small"));
+    rig.gateway.close("large");
+    rig.gateway.hand_over("large", &rung("small"));
+    assert!(until(|| rig.script.seen.lock().unwrap().iter().any(|seen| seen.target == "/api/ps")).await);
+    rig.no_event();
+    rig.gateway.continues("model-small", true);
+    goes_on(&mut rig, CHAT, body, had).await;
+}
+
+#[tokio::test]
+async fn what_a_model_was_not_seen_to_go_on_with_is_finished_where_it_is() {
+    let template = r#"{"model":"mai","prompt":"tell"}"#;
+    let format = ASKED.replace("\"options\"", "\"format\":\"json\",\"options\"");
+    for (target, request, seen) in [
+        (CHAT, ASKED, Some(false)),
+        (CHAT, ASKED, None),
+        (CHAT, format.as_str(), Some(true)),
+        (GENERATE, template, Some(true)),
+    ] {
+        let mut rig = rig().await;
+        if let Some(seen) = seen {
+            rig.gateway.continues("model-small", seen);
+        }
+        let (words, body, had) = begun(&rig, target, request).await;
+        rig.gateway.close("large");
+        rig.gateway.hand_over("large", &rung("small"));
+        assert!(matches!(rig.event().await, Event::HandOverFailed { .. }), "{request} {seen:?}");
+        rig.settles_at(1, 0).await;
+        let end = last(target, "model-large", 10, 2);
+        words.send(Bytes::from(end.clone())).await.unwrap();
+        drop(words);
+        assert_eq!(rest(body, had.clone()).await, format!("{had}{end}"));
+        assert_eq!(rig.event().await, drained("large"));
+    }
+}
+
+#[tokio::test]
+async fn what_does_not_fit_into_the_context_that_ollama_lists_is_finished_where_it_is() {
+    for (context, moves) in [(400, true), (300, false)] {
+        let mut rig = rig().await;
+        rig.gateway.continues("model-small", true);
+        let (words, body, had) = begun(&rig, CHAT, &ASKED.replace("tell", &"tell ".repeat(30))).await;
+        let listed = json!({ "name": "model-small:latest", "context_length": context });
+        *rig.script.told.lock().unwrap() = Some(json!({ "models": [listed] }));
+        rig.gateway.publish(rung("small"));
+        rig.gateway.close("large");
+        let (second, fed) = mpsc::channel(8);
+        rig.act(Act::Fed(LINES, fed));
+        rig.gateway.hand_over("large", &rung("small"));
+        if moves {
+            second.send(Bytes::from(last(CHAT, "model-small", 12, 0))).await.unwrap();
+            drop(second);
+            assert!(rest(body, had).await.contains("\"done\":true"));
+        } else {
+            while !matches!(rig.event().await, Event::HandOverFailed { .. }) {}
+            drop(words);
+            assert_eq!(rest(body, had.clone()).await, had);
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_asked_of_a_model_beside_its_replies_counts_as_one_and_a_cut_ends_it() {
+    let mut rig = rig().await;
+    assert_eq!(rig.gateway.beside_replies(&rung("small"), async {}).await, None, "it does not serve");
+    assert_eq!(rig.gateway.beside_replies(&rung("large"), async { 7 }).await, Some(7));
+    let gateway = rig.gateway.clone();
+    let asking =
+        tokio::spawn(async move { gateway.beside_replies(&rung("large"), std::future::pending::<()>()).await });
+    rig.settles_at(1, 0).await;
+    rig.gateway.close("large");
+    rig.settles_at(1, 0).await;
+    assert!(!rig.gateway.is_vacant("model-large"), "an unload now would be undone by what is asked");
+    rig.gateway.cut("large");
+    assert_eq!(asking.await.unwrap(), None);
+    assert_eq!(rig.event().await, drained("large"));
+}

@@ -1,0 +1,92 @@
+//! Hand-over on Ollama: two models, and whether the small one's template leaves a reply open -> one stream by both, or the
+//! large one's to its end.
+
+use serde_json::{Value, json};
+
+use super::client::{Route, ask};
+use super::fake_ollama::{FakeOllama, setup};
+use super::plain_client::plain_client;
+use super::program::ran;
+use super::sidecar::{Plan, Sidecar, ladder};
+
+const TOKENS: u64 = 200;
+
+/// What the lines of a reply say, one by one.
+fn words(text: &str) -> Vec<String> {
+    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    lines.map(|line| line["message"]["content"].as_str().unwrap().to_owned()).filter(|word| !word.is_empty()).collect()
+}
+
+/// What a model says by itself, after this much of a reply.
+async fn alone(server: &FakeOllama, model: &str, begun: &str, tokens: u64) -> String {
+    let mut messages = vec![json!({ "role": "user", "content": "Tell me about the sea." })];
+    if !begun.is_empty() {
+        messages.push(json!({ "role": "assistant", "content": begun }));
+    }
+    let asked = json!({ "model": model, "messages": messages, "options": { "num_predict": tokens } });
+    let answer = plain_client().post(server.url("/api/chat")).json(&asked).send().await.unwrap();
+    words(&answer.text().await.unwrap()).concat()
+}
+
+async fn handed_over(continues: bool) -> (FakeOllama, Sidecar, String) {
+    let model = |name: &str, size, tokens_per_second| setup::Model {
+        size,
+        tokens_per_second,
+        continues_assistant: continues,
+        ..setup::Model::new(name)
+    };
+    let models = vec![model("large", 40 << 20, 25.0), model("small", 20 << 20, 1000.0)];
+    let server = FakeOllama::start(setup::Config::new(models)).await;
+    let policy = ladder(&["large", "small"]).replace("drain: 30s", "drain: 2s");
+    let policy = policy.replace("drain: 15s", "drain: 2s").replace("drain: 5s", "drain: 2s");
+    let plan = Plan { policy: Some(policy), pretend_mib: Some(64 << 10), ..Plan::ollama(server.url(""), &[]) };
+    let sidecar = Sidecar::start(&plan);
+    sidecar.until_serves("large").await;
+    let mut reply = ask(&sidecar.gateway, Route::Native, TOKENS);
+    reply.has_begun().await;
+    let config = sidecar.folder.path().join("config.yaml");
+    let pinned = ran(sidecar.folder.path(), &["pin", "--config", config.to_str().unwrap(), "small"]).await;
+    assert_eq!(pinned.code, Some(0), "{pinned:#?}");
+    let reply = reply.reply().await;
+    reply.assert_whole(TOKENS);
+    sidecar.until_serves("small").await;
+    (server, sidecar, reply.text)
+}
+
+#[tokio::test]
+async fn a_model_that_was_seen_to_go_on_goes_on_with_a_stream_of_ollamas() {
+    let (server, mut sidecar, text) = handed_over(true).await;
+    sidecar.until_said("streams can be handed over to it").await;
+    let status = sidecar.status().await.unwrap();
+    assert_eq!(
+        (&status["counters"]["handed_over"], &status["counters"]["hand_overs_lost"]),
+        (&json!(1), &json!(0)),
+        "{status:#}"
+    );
+    let large = alone(&server, "large", "", TOKENS).await;
+    let words = words(&text);
+    let mut is_of_both = false;
+    for at in 1..words.len() {
+        let begun = words[..at].concat();
+        let rest = TOKENS - at as u64;
+        is_of_both |= large.starts_with(&begun)
+            && format!("{begun}{}", alone(&server, "small", &begun, rest).await) == words.concat();
+        if is_of_both || !large.starts_with(&begun) {
+            break;
+        }
+    }
+    assert!(is_of_both, "{}\nis not of both, the large one says\n{large}", words.concat());
+    assert!(text.lines().all(|line| line.contains(r#""model":"mai"#) || line.contains(r#""model":"large"#)), "{text}");
+    assert_eq!(text.matches(r#""done":true"#).count(), 1);
+    sidecar.stop().await;
+}
+
+#[tokio::test]
+async fn a_model_that_answers_instead_is_not_given_a_stream() {
+    let (server, mut sidecar, text) = handed_over(false).await;
+    sidecar.until_said("streams are not handed over to it").await;
+    let status = sidecar.status().await.unwrap();
+    assert_eq!(status["counters"]["handed_over"], json!(0), "{status:#}");
+    assert_eq!(words(&text).concat(), alone(&server, "large", "", TOKENS).await);
+    sidecar.stop().await;
+}

@@ -13,6 +13,7 @@ use std::time::Duration;
 use fake_ollama::{FakeOllama, setup};
 use plain_client::plain_client;
 use serde_json::{Value, json};
+use tierkeeper::act::derived::Derived;
 use tierkeeper::act::error::ActError;
 use tierkeeper::act::{Driver, Kept, Resident, ResidentState};
 use tierkeeper::config::ServerKind;
@@ -409,7 +410,11 @@ async fn what_cannot_be_a_rung_is_left_out_and_an_unknown_size_has_no_bound() {
         { "name": "old-embed:latest", "size": 1000, "details": { "family": "nomic-bert" } },
         { "name": "huge:cloud", "size": 384, "remote_host": "https://example.com" },
     ]);
-    let facts = scripted(json!({}), tags, vec![]).await.facts().await.unwrap();
+    let driver = scripted(json!({}), tags, vec![]).await;
+    let offers = driver.offers().await.unwrap();
+    let unfit: Vec<_> = offers.iter().filter(|offer| offer.unfit.is_some()).map(|offer| offer.model.as_str()).collect();
+    assert_eq!((offers.len(), unfit), (6, vec!["embed:latest", "old-embed:latest", "huge:cloud"]));
+    let facts = driver.facts().await.unwrap();
     let bound = ModelFacts::of_files(Bytes(1000)).bound(None);
     let found: Vec<_> = facts.models.iter().map(|(name, model)| (name.as_str(), model.bound(None))).collect();
     assert_eq!(found, [("both:latest", bound), ("old:latest", bound), ("unknown:latest", None)]);
@@ -454,6 +459,66 @@ async fn what_it_shows_of_a_model_sizes_it_with_its_own_context_and_its_projecto
     assert_eq!(memory("more:latest").weights, 900_000, "it consists of more than it tells");
     let odd = &facts.models["odd:latest"].sizing;
     assert_eq!(*odd, ModelFacts::of_files(Bytes(900_000)).sizing, "it says too little");
+}
+
+fn creates(fake: &FakeOllama) -> usize {
+    fake.requests().iter().filter(|request| request.path == "/api/create").count()
+}
+
+#[tokio::test]
+async fn a_rung_whose_context_is_not_its_models_own_gets_a_model_once() {
+    let fake = fake_with(vec![setup::Model::new("big")]).await;
+    let driver = driver(&fake);
+    let large = Rung { name: "large".to_owned(), ..rung("big", Some(1024)) };
+    assert_eq!(driver.derived(&large).await.unwrap(), Derived::Missing("tierkeeper-large".to_owned()));
+    assert_eq!(driver.derive(&large).await.unwrap().as_deref(), Some("tierkeeper-large"));
+    assert_eq!(driver.derive(&large).await.unwrap().as_deref(), Some("tierkeeper-large"));
+    assert_eq!(creates(&fake), 1, "it is there");
+    assert_eq!(driver.derived(&large).await.unwrap(), Derived::There("tierkeeper-large".to_owned()));
+    let other = Rung { context: Some(512), ..large.clone() };
+    assert_eq!(
+        driver.derived(&other).await.unwrap(),
+        Derived::Missing("tierkeeper-large".to_owned()),
+        "another context"
+    );
+    driver.derive(&other).await.unwrap();
+    let facts = driver.facts().await.unwrap();
+    let Some(Sizing::Formula(plan)) = &facts.models["tierkeeper-large:latest"].sizing else { panic!("{facts:?}") };
+    assert_eq!(plan.predict(None), plan.predict(Some(512)), "its own context is that of the rung");
+    assert_eq!(driver.derive(&rung("big", None)).await.unwrap(), None, "a rung without a context has its model's");
+    let made = Rung { model: "tierkeeper-large".to_owned(), ..other };
+    assert_eq!(driver.derive(&made).await.unwrap(), None, "it has this context by itself");
+}
+
+#[tokio::test]
+async fn what_cannot_be_made_is_told_and_nothing_is_fetched_for_it() {
+    let fake = fake_with(vec![setup::Model::new("big")]).await;
+    let driver = driver(&fake);
+    let large = Rung { name: "large".to_owned(), ..rung("big", Some(1024)) };
+    fake.fail_next_create("open /root/.ollama: read-only file system");
+    let failed = driver.derive(&large).await.unwrap_err();
+    assert!(matches!(&failed, ActError::Refused { status: 500, head, .. } if head.contains("read-only")), "{failed}");
+    let absent = driver.derive(&rung("not-there", Some(1024))).await.unwrap_err();
+    assert!(matches!(absent, ActError::NotMade { .. }), "{absent}");
+    assert_eq!(creates(&fake), 1, "a model that is not there would be fetched from the internet");
+    let long = Rung { name: "x".repeat(90), ..large };
+    assert!(matches!(driver.derive(&long).await.unwrap_err(), ActError::NotMade { .. }));
+}
+
+/// Both are of the same files, so the server goes on with the process that it has, and lists it by its first name.
+#[tokio::test]
+async fn what_is_loaded_by_another_name_of_the_same_files_comes_back_by_its_own() {
+    let fake = fake_with(vec![setup::Model::new("big")]).await;
+    let driver = driver(&fake);
+    driver.load(&rung("big", Some(1024))).await.unwrap();
+    let large = Rung { name: "large".to_owned(), ..rung("big", Some(1024)) };
+    let model = driver.derive(&large).await.unwrap().unwrap();
+    let derived = Rung { model, ..large };
+    timeout(SOON, driver.load(&derived)).await.expect("it is listed").unwrap();
+    driver.check(&derived).await.unwrap();
+    assert_eq!((names(&driver).await, fake.loads().len()), (vec!["tierkeeper-large:latest".to_owned()], 2));
+    timeout(SOON, driver.unload(&derived)).await.unwrap().unwrap();
+    assert_eq!(fake.occupied(), 0);
 }
 
 #[test]

@@ -29,6 +29,8 @@ pub enum ActError {
     NotUnloaded { model: String, after: Duration, evidence: String },
     #[error("`{model}` did not answer a question of one token: {evidence}")]
     NotAnswered { model: String, evidence: String },
+    #[error("`{model}` was not made: {evidence}")]
+    NotMade { model: String, evidence: String },
     #[error(
         "the llama-server at `{url}` holds one model for good (it was started with `-m`): start it without `-m` and with `--models-dir DIR --models-max 2`"
     )]

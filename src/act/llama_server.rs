@@ -13,16 +13,15 @@ use tokio::time::{sleep, timeout};
 use super::arguments::Arguments;
 use super::changes::{Changes, EventStream};
 use super::error::ActError;
+use super::files::{Found, found};
 use super::heads;
 use super::http::{Http, Reply};
 use super::insist::{GIVEN_UP_AFTER, Insistence};
-use super::{Kept, Resident, ResidentState, key};
+use super::{Kept, Offer, Resident, ResidentState, key};
 use crate::decide::input::{ModelFacts, ServerFacts};
 use crate::footprint::Sizing;
 use crate::footprint::cpu::Cpu;
-use crate::footprint::formula::Plan;
-use crate::footprint::load::Load;
-use crate::footprint::shape::Shape;
+use crate::footprint::purpose::Purpose;
 use crate::policy::Rung;
 use crate::units::Bytes;
 
@@ -141,8 +140,8 @@ impl LlamaServer {
         // Zero is without limit.
         facts.models_max = props.max_instances.filter(|count| *count > 0);
         for model in self.list().await? {
-            if !model.arguments().embeds() {
-                let sizing = model.sizing(self.cpu).await;
+            let (sizing, purpose) = model.sizing(self.cpu).await;
+            if purpose == Purpose::Conversation {
                 let files = model.files();
                 let of = (facts.version.as_str(), model.id.as_str(), self.cpu);
                 let key = key::of_llama_server(of, model.arguments(), files.as_deref()).await;
@@ -150,6 +149,22 @@ impl LlamaServer {
             }
         }
         Ok(facts)
+    }
+
+    /// Every model's files and whether it can be a rung, by its id.
+    pub(super) async fn offers(&self) -> Result<Vec<Offer>, ActError> {
+        let mut offers = Vec::new();
+        for model in self.list().await? {
+            let unfit = match model.sizing(self.cpu).await.1 {
+                Purpose::Conversation => None,
+                Purpose::Embedding => Some("it embeds or ranks texts, and answers no questions"),
+                Purpose::Part => Some("it is a part of another model"),
+            };
+            let value = |names: &[&str]| model.arguments().value(names).map(str::to_owned);
+            let (file, projector) = (model.arguments().model().map(str::to_owned), value(&["--mmproj", "-mm"]));
+            offers.push(Offer { model: model.id.clone(), unfit, file, projector });
+        }
+        Ok(offers)
     }
 
     pub(super) async fn residents(&self) -> Result<Vec<Resident>, ActError> {
@@ -295,16 +310,18 @@ impl Model {
 
     /// By its metadata where its files are on this machine, else by the size of its files, or what it says of itself when
     /// it is loaded.
-    async fn sizing(&self, cpu: Cpu) -> Option<Sizing> {
+    async fn sizing(&self, cpu: Cpu) -> (Option<Sizing>, Purpose) {
         let says = self.meta.as_ref().map(|meta| Bytes(meta.size)).filter(|size| size.0 > 0).map(Sizing::Files);
-        let Some(path) = self.arguments().model().map(str::to_owned) else { return says };
+        let told = if self.arguments().embeds() { Purpose::Embedding } else { Purpose::Conversation };
+        let Some(path) = self.arguments().model().map(str::to_owned) else { return (says, told) };
         let beside: Vec<String> = self.arguments().beside().into_iter().map(str::to_owned).collect();
         let (id, load) = (self.id.clone(), self.arguments().load());
-        let found = tokio::task::spawn_blocking(move || sizing_of((&id, cpu), &path, &beside, load)).await;
-        match found.expect("reading a model's head does not panic") {
-            Found::Sizing(sizing) => Some(sizing),
-            Found::NotHere => says,
-            Found::Unknown => None,
+        let looked = tokio::task::spawn_blocking(move || found((&id, cpu), &path, &beside, load)).await;
+        match looked.expect("reading a model's head does not panic") {
+            Found::Sizing(sizing, Purpose::Conversation) => (Some(sizing), told),
+            Found::Sizing(sizing, purpose) => (Some(sizing), purpose),
+            Found::NotHere => (says, told),
+            Found::Unknown => (None, told),
         }
     }
 
@@ -313,33 +330,6 @@ impl Model {
         let mut files = heads::parts(self.arguments().model()?);
         files.extend(self.arguments().beside().into_iter().map(str::to_owned));
         Some(files)
-    }
-}
-
-/// What was found of a model where its command line says that it is.
-enum Found {
-    Sizing(Sizing),
-    /// Its files are not on this machine.
-    NotHere,
-    /// A part whose size is unknown makes the whole unknown.
-    Unknown,
-}
-
-fn sizing_of((id, cpu): (&str, Cpu), path: &str, beside: &[String], load: Load) -> Found {
-    let Some(size) = heads::size(path) else { return Found::NotHere };
-    let Some(beside) = beside.iter().map(|path| heads::size(path)).sum::<Option<Bytes>>() else {
-        return Found::Unknown;
-    };
-    let shape = match heads::read(path) {
-        Ok(heads) => Shape::of(&heads, cpu).map_err(|error| error.to_string()),
-        Err(error) => Err(error.to_string()),
-    };
-    match shape {
-        Ok(shape) => Found::Sizing(Sizing::Formula(Box::new(Plan { shape, load, vram: Bytes::ZERO, beside }))),
-        Err(why) => {
-            tracing::warn!(message = "The metadata of a model is not read, and the size of its files used.", model = %id, %why);
-            Found::Sizing(Sizing::Files(size + beside))
-        }
     }
 }
 
@@ -366,7 +356,7 @@ fn refused(refusal: Option<ActError>) -> String {
     refusal.map_or("it answered success".to_owned(), |refusal| refusal.to_string())
 }
 
-fn serves(wanted: u32, served: u32) -> bool {
+pub(super) fn serves(wanted: u32, served: u32) -> bool {
     served == wanted || served == wanted.next_multiple_of(CONTEXT_STEP)
 }
 

@@ -7,19 +7,23 @@
 mod arguments;
 pub mod changes;
 pub mod cpu;
+pub mod derived;
 pub mod error;
+mod files;
 pub mod find;
 mod heads;
 mod http;
 mod insist;
 mod key;
 pub mod llama_server;
+mod names;
 pub mod ollama;
 pub mod probe;
 
 use std::path::Path;
 
 use self::changes::Changes;
+use self::derived::Derived;
 use self::error::ActError;
 use self::llama_server::LlamaServer;
 use self::ollama::Ollama;
@@ -64,6 +68,17 @@ pub enum Kept {
     NotListed,
 }
 
+/// A model that the server has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offer {
+    pub model: String,
+    /// Why it can be no rung.
+    pub unfit: Option<&'static str>,
+    /// Its file, and that of its projector, where the server names them.
+    pub file: Option<String>,
+    pub projector: Option<String>,
+}
+
 impl Driver {
     /// The server there, which computes with the CPU of this machine.
     pub fn new(kind: ServerKind, url: &str) -> Result<Self, ActError> {
@@ -94,9 +109,14 @@ impl Driver {
     /// The name under which the server lists a model that people call `model`.
     pub fn listed_name(&self, model: &str) -> String {
         match self {
-            Driver::Ollama(_) => ollama::listed_name(model),
+            Driver::Ollama(_) => names::listed_name(model),
             Driver::LlamaServer(_) => model.to_owned(),
         }
+    }
+
+    /// Whether a model of llama-server that was to have this context and has that one is as it was to be.
+    pub fn serves_context(wanted: u32, served: u32) -> bool {
+        llama_server::serves(wanted, served)
     }
 
     /// What is known of the server: its version, its models and how many it can hold. Embedding models are left out.
@@ -107,11 +127,36 @@ impl Driver {
         }
     }
 
+    /// All of its models, also those that can be no rung.
+    pub async fn offers(&self) -> Result<Vec<Offer>, ActError> {
+        match self {
+            Driver::Ollama(server) => server.offers().await,
+            Driver::LlamaServer(server) => server.offers().await,
+        }
+    }
+
     /// What it lists as loaded or loading. `Silent` means that this is not known now, not that the server is down.
     pub async fn residents(&self) -> Result<Vec<Resident>, ActError> {
         match self {
             Driver::Ollama(server) => server.residents().await,
             Driver::LlamaServer(server) => server.residents().await,
+        }
+    }
+
+    /// By what serves a rung that is to have its context on every route, as far as it is there. Nothing is changed.
+    pub async fn derived(&self, rung: &Rung) -> Result<Derived, ActError> {
+        match self {
+            Driver::Ollama(server) => server.derived(rung).await,
+            // A model has the context of its preset, whoever asks.
+            Driver::LlamaServer(_) => Ok(Derived::Needless),
+        }
+    }
+
+    /// Makes that model where it is not there, and names it; `None` where the rung's own model does.
+    pub async fn derive(&self, rung: &Rung) -> Result<Option<String>, ActError> {
+        match self {
+            Driver::Ollama(server) => server.derive(rung).await,
+            Driver::LlamaServer(_) => Ok(None),
         }
     }
 

@@ -8,6 +8,7 @@
 //!    says how much of it is on a GPU, which is how a silent fall back to the CPU shows.
 //! 4. `/api/ps` may block for seconds: that is a stale list, not a server that is down.
 //! 5. A request on `/v1` loads the model anew with its default context, and puts its stay back to five minutes.
+//! 6. Models of the same files are one process, which is listed by the name that loaded it and answers to the others.
 
 use std::time::Duration;
 
@@ -15,10 +16,12 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
+use super::derived::num_ctx;
 use super::error::ActError;
 use super::http::{Http, Reply};
 use super::insist::{GIVEN_UP_AFTER, Insistence};
-use super::{Kept, Resident, ResidentState, key};
+use super::names::{UNDER_ANOTHER_NAME, listed_name};
+use super::{Kept, Offer, Resident, ResidentState, key};
 use crate::decide::input::{ModelFacts, Placed, ServerFacts};
 use crate::footprint::Sizing;
 use crate::footprint::cpu::Cpu;
@@ -66,7 +69,7 @@ struct Listing<T> {
 
 /// A model that is loaded, from `/api/ps`. Its sizes are what was planned at the load, and zero where that is unknown.
 #[derive(Debug, Deserialize)]
-struct Loaded {
+pub(super) struct Loaded {
     name: String,
     #[serde(default)]
     size: u64,
@@ -145,12 +148,19 @@ impl Ollama {
         let version = self.version().await?;
         let installed: Listing<Installed> = self.http.get("/api/tags", ANSWER_MAX).await?;
         let mut facts = ServerFacts { version, ..ServerFacts::default() };
-        for model in installed.models.unwrap_or_default().into_iter().filter(Installed::can_be_a_rung) {
+        for model in installed.models.unwrap_or_default().into_iter().filter(|model| model.unfit().is_none()) {
             let sizing = self.sizing(&model).await;
             let key = Some(key::of_ollama(&facts.version, &model.name, model.digest.as_deref(), self.cpu));
             facts.models.insert(model.name, ModelFacts { sizing, key });
         }
         Ok(facts)
+    }
+
+    /// Every model and whether it can be a rung.
+    pub(super) async fn offers(&self) -> Result<Vec<Offer>, ActError> {
+        let installed: Listing<Installed> = self.http.get("/api/tags", ANSWER_MAX).await?;
+        let offer = |model: Installed| Offer { unfit: model.unfit(), model: model.name, file: None, projector: None };
+        Ok(installed.models.unwrap_or_default().into_iter().map(offer).collect())
     }
 
     /// By what it shows of the model, else by the size of its files.
@@ -183,11 +193,15 @@ impl Ollama {
     pub(super) async fn load(&self, rung: &Rung) -> Result<Option<Placed>, ActError> {
         // Held open until it answers: closing it is what gives the load up (trap 1).
         self.http.post_and_hold("/api/generate", &preload(rung, rung.context)).await?.accepted()?;
-        let answered = Instant::now();
+        let (mut answered, mut by_its_name) = (Instant::now(), false);
         let mut seen = String::from("it answered as loaded, and its list was never seen since");
         while answered.elapsed() < LISTED_MAX {
             match self.listed(&rung.model).await {
                 Ok(Some(model)) => return model.has_context_of(rung).map(|()| model.placed()),
+                Ok(None) if !by_its_name && answered.elapsed() >= UNDER_ANOTHER_NAME => {
+                    self.load_by_its_name(rung).await?;
+                    (answered, by_its_name) = (Instant::now(), true);
+                }
                 Ok(None) => "it answered as loaded, and its list does not show it".clone_into(&mut seen),
                 Err(error) => seen = error.to_string(),
             }
@@ -272,7 +286,7 @@ impl Ollama {
     }
 
     /// Answers what was answered, which is no proof of anything.
-    async fn tell_to_go(&self, rung: &Rung) -> Result<String, ActError> {
+    pub(super) async fn tell_to_go(&self, rung: &Rung) -> Result<String, ActError> {
         let go = json!({ "model": rung.model, "keep_alive": 0 });
         let reply = self.http.post("/api/generate", &go, ANSWER_MAX).await?.accepted()?;
         Ok(format!("it answered {}", reply.head()))
@@ -283,7 +297,7 @@ impl Ollama {
         self.tell_to_go(rung).await.unwrap_or_else(|error| error.to_string())
     }
 
-    async fn list(&self) -> Result<Vec<Loaded>, ActError> {
+    pub(super) async fn list(&self) -> Result<Vec<Loaded>, ActError> {
         let loaded: Listing<Loaded> = self.http.get("/api/ps", LIST_MAX).await?;
         Ok(loaded.models.unwrap_or_default())
     }
@@ -323,13 +337,14 @@ impl Loaded {
 }
 
 impl Installed {
-    /// Embedding models answer no questions, and models that run elsewhere take no memory here.
-    fn can_be_a_rung(&self) -> bool {
+    /// Why it can be no rung. Embedding models answer no questions, and models that run elsewhere take no memory here.
+    fn unfit(&self) -> Option<&'static str> {
         let embeds = match &self.capabilities {
             Some(known) => known.iter().any(|it| it == "embedding") && !known.iter().any(|it| it == "completion"),
             None => self.details.family.contains("bert"),
         };
-        !embeds && self.remote_host.is_none()
+        let embeds = embeds.then_some("it embeds texts, and answers no questions");
+        embeds.or(self.remote_host.as_ref().map(|_| "it runs elsewhere, and takes no memory here"))
     }
 }
 
@@ -337,9 +352,8 @@ impl Show {
     /// It does not map weights into memory without a GPU, and takes one conversation at a time unless told otherwise.
     fn plan(&self, size: Option<Bytes>, cpu: Cpu) -> Result<Plan, ShapeError> {
         let shape = Shape::of(&[self.shown.head()], cpu)?;
-        let parameter = |line: &str| line.strip_prefix("num_ctx")?.trim().parse().ok().filter(|tokens| *tokens > 0);
         let load = Load {
-            context: self.parameters.lines().find_map(parameter).map_or(Context::ByGpu, Context::Tokens),
+            context: num_ctx(&self.parameters).map_or(Context::ByGpu, Context::Tokens),
             slots: 1,
             cells: Cells::Multiplied,
             weights: Held::Copied,
@@ -368,18 +382,10 @@ impl Reply {
 }
 
 /// The request that loads a model and keeps it: an empty prompt.
-fn preload(rung: &Rung, context: Option<u32>) -> Value {
+pub(super) fn preload(rung: &Rung, context: Option<u32>) -> Value {
     let mut request = json!({ "model": rung.model, "keep_alive": -1 });
     if let Some(tokens) = context {
         request["options"] = json!({ "num_ctx": tokens });
     }
     request
-}
-
-/// The name as the lists have it: with its tag, and without the parts that are the default.
-pub(super) fn listed_name(model: &str) -> String {
-    let short = model.strip_prefix("registry.ollama.ai/").unwrap_or(model);
-    let short = short.strip_prefix("library/").unwrap_or(short);
-    let last = short.rsplit('/').next().unwrap_or(short);
-    if last.contains(':') { short.to_owned() } else { format!("{short}:latest") }
 }

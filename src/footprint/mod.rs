@@ -7,6 +7,7 @@ pub mod formula;
 pub mod gguf;
 mod keys;
 pub mod load;
+pub mod purpose;
 pub mod shape;
 pub mod show;
 

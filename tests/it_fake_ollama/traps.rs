@@ -442,3 +442,27 @@ async fn the_other_dialects_stream_whole_events() {
         assert_eq!(events.last().unwrap(), last);
     }
 }
+
+/// What is made of a model has its files, and so its runner; it is listed by the name that loaded it.
+#[tokio::test]
+async fn a_model_that_is_made_of_another_is_the_same_runner_with_a_context_of_its_own() {
+    let fake = start(vec![model("big")]).await;
+    let make = |context: u64| {
+        let order = json!({"model": "made", "from": "big", "parameters": {"num_ctx": context}, "stream": false});
+        send(&fake, "/api/create", order)
+    };
+    fake.fail_next_create("no space left on device");
+    assert_eq!(make(1024).await.status(), 500);
+    assert_eq!(make(1024).await.json::<Value>().await.unwrap(), json!({"status": "success"}));
+    let shown = post(&fake, "/api/show", json!({"model": "made"})).await;
+    assert!(shown["parameters"].as_str().unwrap().contains("num_ctx                        1024"), "{shown}");
+    assert_eq!(shown["details"]["parent_model"], "big:latest");
+    preload(&fake, json!({"model": "big", "options": {"num_ctx": 1024}})).await;
+    let chat = json!({"model": "made", "max_tokens": 2, "messages": [{"role": "user", "content": "hi"}]});
+    send(&fake, "/v1/chat/completions", chat).await.text().await.unwrap();
+    assert_eq!((fake.loads().len(), ps(&fake).await[0]["name"].as_str()), (1, Some("big:latest")));
+    let absent = json!({"model": "made", "from": "nope", "stream": false});
+    assert_eq!(send(&fake, "/api/create", absent).await.status(), 500);
+    let odd = json!({"model": "a b", "from": "big", "stream": false});
+    assert_eq!(send(&fake, "/api/create", odd).await.status(), 400);
+}

@@ -82,7 +82,7 @@ impl Ask {
         let wanted = Wanted {
             name: self.installed.name.clone(),
             model: self.installed.model.clone(),
-            num_ctx: self.num_ctx.unwrap_or(self.installed.model.context),
+            num_ctx: self.num_ctx.unwrap_or(self.installed.context()),
             keep_alive: self.keep_alive,
         };
         Ok(server.scheduler.acquire(wanted).await?)
@@ -108,7 +108,7 @@ impl Ask {
         let model = &self.installed.model;
         let (prompt, base, given) = self.prompt.render(model);
         let prompt = encode(&prompt);
-        let num_ctx = self.num_ctx.unwrap_or(model.context);
+        let num_ctx = self.num_ctx.unwrap_or(self.installed.context());
         let (tokens, reason) = match self.limit {
             Some(limit) => (limit, "length"),
             None => (model.reply_tokens, "stop"),

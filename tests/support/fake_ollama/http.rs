@@ -3,7 +3,7 @@
 use super::clock::{Clock, rfc3339};
 use super::config::{FakeConfig, Model, tagged};
 use super::sched::Scheduler;
-use super::{Request, native, openai, others};
+use super::{Request, create, native, openai, others};
 use axum::body::{Body, Bytes, to_bytes};
 use axum::http::header::{ALLOW, CONTENT_TYPE};
 use axum::http::{Method, StatusCode};
@@ -24,6 +24,15 @@ pub(crate) struct Installed {
     pub(crate) name: String,
     pub(crate) model: Model,
     pub(crate) modified_at: Instant,
+    /// Of what it was created, and the `num_ctx` that it was given then.
+    pub(crate) created: Option<(String, u64)>,
+}
+
+impl Installed {
+    /// What a request gets that asks for none.
+    pub(crate) fn context(&self) -> u64 {
+        self.created.as_ref().map_or(self.model.context, |(_, context)| *context)
+    }
 }
 
 #[derive(Debug)]
@@ -33,6 +42,8 @@ pub(crate) struct Server {
     pub(crate) clock: Clock,
     installed: Mutex<Vec<Installed>>,
     requests: Mutex<Vec<Request>>,
+    /// What the next `/api/create` fails with.
+    pub(crate) create_fails: Mutex<Option<String>>,
     ids: AtomicU64,
 }
 
@@ -40,14 +51,16 @@ impl Server {
     pub(crate) fn new(config: FakeConfig) -> Self {
         let modified_at = Instant::now();
         let installed = config.models.iter().cloned();
-        let installed =
-            installed.map(|model| Installed { name: model.name.clone(), model, modified_at }).collect::<Vec<_>>();
+        let installed = installed
+            .map(|model| Installed { name: model.name.clone(), model, modified_at, created: None })
+            .collect::<Vec<_>>();
         Self {
             scheduler: Scheduler::new(&config),
             config,
             clock: Clock::start(),
             installed: Mutex::new(installed),
             requests: Mutex::new(Vec::new()),
+            create_fails: Mutex::default(),
             ids: AtomicU64::new(100),
         }
     }
@@ -106,6 +119,7 @@ impl Server {
             "/api/generate" => native::generate(self, body).await,
             "/api/chat" => native::chat(self, body).await,
             "/api/copy" => native::copy(self, body),
+            "/api/create" => create::create(self, body),
             "/api/delete" => native::delete(self, body),
             "/api/embed" => native::embed(self, body).await,
             "/v1/models" => openai::models(self),
@@ -123,7 +137,7 @@ fn allowed(path: &str) -> Option<&'static str> {
         "/" | "/api/version" | "/api/tags" => Some("GET, HEAD"),
         "/api/ps" | "/v1/models" => Some("GET"),
         "/api/delete" => Some("DELETE"),
-        "/api/show" | "/api/generate" | "/api/chat" | "/api/copy" | "/api/embed" => Some("POST"),
+        "/api/show" | "/api/generate" | "/api/chat" | "/api/copy" | "/api/create" | "/api/embed" => Some("POST"),
         "/v1/chat/completions" | "/v1/completions" | "/v1/responses" | "/v1/messages" => Some("POST"),
         _ => None,
     }

@@ -6,6 +6,7 @@
 mod ask;
 mod clock;
 mod config;
+mod create;
 mod http;
 mod native;
 mod openai;
@@ -110,6 +111,11 @@ impl FakeOllama {
     /// The next load answers this status with this text, in the error form of the route that asked.
     pub(crate) fn fail_next_load(&self, status: u16, message: &str) {
         self.server.scheduler.fail_next_load(LoadFailure { status, message: message.into() });
+    }
+
+    /// The next `/api/create` answers 500 with this text.
+    pub(crate) fn fail_next_create(&self, message: &str) {
+        *self.server.create_fails.lock().expect("no holder of this lock panics") = Some(message.into());
     }
 
     /// The next load never comes up; it ends when its client leaves or the server dies.

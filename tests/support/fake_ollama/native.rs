@@ -23,11 +23,11 @@ pub(crate) fn error(status: StatusCode, message: &str) -> Response {
     json_with(status, format!(r#"{{"error":{}}}"#, text(message)))
 }
 
-fn refuse(refusal: &Refusal) -> Response {
+pub(crate) fn refuse(refusal: &Refusal) -> Response {
     error(refusal.status, &refusal.message)
 }
 
-fn body_of(body: &[u8]) -> Result<Value, Refusal> {
+pub(crate) fn body_of(body: &[u8]) -> Result<Value, Refusal> {
     parse(body).map_err(Refusal::bad)
 }
 
@@ -99,7 +99,7 @@ pub(crate) fn copy(server: &Server, body: &[u8]) -> Response {
     let name = super::config::tagged(destination.unwrap_or_default());
     let mut installed = server.installed();
     installed.retain(|installed| installed.name != name);
-    installed.push(Installed { name, model: found.model, modified_at: Instant::now() });
+    installed.push(Installed { name, modified_at: Instant::now(), ..found });
     Response::new(Body::empty())
 }
 

@@ -62,7 +62,8 @@ pub(super) fn files(drive: DriveArgs, more: Flags) -> Result<(Config, Option<Pol
     Ok((config, policy))
 }
 
-fn config(explicit: Option<PathBuf>, flags: Flags) -> Result<Config, String> {
+/// The settings alone.
+pub(super) fn config(explicit: Option<PathBuf>, flags: Flags) -> Result<Config, String> {
     let variable = |name: &str| std::env::var(name).ok();
     let ours = |(name, _): &(String, String)| name.starts_with("TIERKEEPER_") && name != LOG && name != LOG_FORMAT;
     let unicode =

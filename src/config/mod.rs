@@ -29,6 +29,7 @@ pub enum ServerKind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     pub server: ServerConfig,
+    pub ollama: OllamaConfig,
     pub gateway: GatewayConfig,
     pub admin: AdminConfig,
     /// The policy file; without one a ladder is made of what the server has.
@@ -50,6 +51,13 @@ pub struct ServerConfig {
     pub url: Option<String>,
     /// What it is; asked of the server when absent.
     pub kind: Option<ServerKind>,
+}
+
+/// What is done with an Ollama that is done with no other server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct OllamaConfig {
+    /// Whether a rung with a context gets a model of its own that has it by itself, so that it holds on every route.
+    pub derive_models: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,8 +9,8 @@ use super::settings::{
 };
 use super::webhooks::webhook;
 use super::{
-    AdminConfig, Config, ExperimentConfig, GatewayConfig, HoldConfig, InBand, Pretend, SamplingConfig, ServerConfig,
-    TellConfig,
+    AdminConfig, Config, ExperimentConfig, GatewayConfig, HoldConfig, InBand, OllamaConfig, Pretend, SamplingConfig,
+    ServerConfig, TellConfig,
 };
 use crate::policy::diagnostic::{Diagnostic, Diagnostics};
 use crate::policy::yaml::Quantity;
@@ -29,6 +29,7 @@ pub(super) fn config(settings: Settings, layers: &mut Layers) -> Config {
     let url = settings.server.url.and_then(|url| server_url(&url.0, kind).ok());
     Config {
         server: ServerConfig { url, kind },
+        ollama: OllamaConfig { derive_models: settings.ollama.derive_models.unwrap_or(false) },
         gateway: gateway(settings.gateway, layers),
         admin: admin(settings.admin, layers),
         policy: settings.policy,

@@ -18,6 +18,7 @@ use crate::units::{Bytes, Permille, Span};
 #[serde(deny_unknown_fields, default, expecting = "a config, such as `server: { url: \"http://127.0.0.1:11434\" }`")]
 pub struct Settings {
     pub server: ServerSettings,
+    pub ollama: OllamaSettings,
     pub gateway: GatewaySettings,
     pub admin: AdminSettings,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -40,6 +41,13 @@ pub struct ServerSettings {
     pub url: Option<ServerUrl>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<ServerKind>,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a mapping, such as `{ derive_models: true }`")]
+pub struct OllamaSettings {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub derive_models: Option<bool>,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]

@@ -215,7 +215,7 @@ fn everything_that_is_wrong_is_told_at_once_with_its_source() {
     1 | gatway: {}
       | ^^^^^^ nothing has this name here
       |
-      = expected: one of `server`, `gateway`, `admin`, `policy`, `tell`, `sampling`, `store`, `pretend`, `observe`, `stop_grace`
+      = expected: one of `server`, `ollama`, `gateway`, `admin`, `policy`, `tell`, `sampling`, `store`, `pretend`, `observe`, `stop_grace`
       = help: write `gateway:`
 
     error: `stop_grace`: a number without its unit: `30`

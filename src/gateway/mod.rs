@@ -116,6 +116,8 @@ struct Shared {
     body_max: u64,
     hold_age_max: Duration,
     names: RwLock<Arc<Names>>,
+    /// What rungs are called beside their own names.
+    also: Mutex<Vec<String>>,
     guard: Guard,
     upstream: Upstream,
     /// Those that are open or drain.
@@ -150,6 +152,7 @@ impl Gateway {
             body_max: config.body_max.0,
             hold_age_max: config.hold.age_max.duration(),
             names: RwLock::new(Arc::new(names)),
+            also: Mutex::default(),
             guard: Guard::new(config)?,
             upstream: Upstream::new(&server)?,
             instances: Mutex::default(),
@@ -177,9 +180,15 @@ impl Gateway {
         self.shared.keeps_replies.store(policy.hand_over, Ordering::Relaxed);
     }
 
+    /// From the next ladder on these names, too, are those of rungs: models that others stand in for.
+    pub fn also_called(&self, names: Vec<String>) {
+        *locked(&self.shared.also) = names;
+    }
+
     /// Says which rungs and models are ours from now on.
     pub fn ladder(&self, rungs: Vec<Arc<Rung>>) {
-        let names = Arc::new(Names::new(self.shared.server, &self.shared.alias, rungs));
+        let called = [&self.shared.alias[..], &locked(&self.shared.also)[..]].concat();
+        let names = Arc::new(Names::new(self.shared.server, &called, rungs));
         *self.shared.names.write().unwrap_or_else(PoisonError::into_inner) = names;
     }
 

@@ -74,6 +74,7 @@ pub struct Parts {
 
 pub struct Conductor {
     pub(super) parts: Parts,
+    /// As its file has it.
     pub(super) policy: Arc<Policy>,
     /// The one thing that is being asked of the server.
     acting: Option<JoinHandle<()>>,

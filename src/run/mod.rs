@@ -2,6 +2,7 @@
 
 pub mod asking;
 pub mod clock;
+pub mod derived;
 pub mod outbox;
 pub mod policy_file;
 pub mod trigger;
@@ -34,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 use self::clock::Clock;
 use self::conductor::{Conductor, Parts};
 use self::decisions::Decisions;
+use self::derived::{Served, served};
 use self::keeping::Found;
 use self::outbox::Kit;
 use self::outcomes::Outcomes;
@@ -138,20 +140,21 @@ async fn drive(
     let memory = Memory { outbox, left, notebook: Arc::new(outcomes), tallies };
     let teller = Teller::with_memory(&config.tell, persona, memory)?;
     let adopt = if policy.is_some() { Adopt::Ladder } else { Adopt::OwnLoads };
-    let (driver, policy) = tokio::select! {
+    let (driver, served) = tokio::select! {
         prepared = prepare(&config, policy) => prepared?,
         () = stopped(&mut signals) => return Ok(()),
         never = waiting::answer_all(&config.gateway, &listener) => match never? {},
     };
     let lock = lock::take(config.store.as_deref(), driver.url()).await;
     let _lock = lock.map_err(|taken| RunError::AlreadyDriven { url: driver.url().to_owned(), path: taken.path })?;
-    say_what_is_done(&config, &driver, &policy, adopt);
+    say_what_is_done(&config, &driver, &served.policy, adopt);
 
     let (gateway_events, gateway_told) = mpsc::unbounded_channel();
     let server = Server { kind: driver.kind(), url: driver.url().to_owned() };
     let woken = tokio::spawn(wake_for_stalls(gateway_events.clone()));
     let gateway = Gateway::new(&config.gateway, server, gateway_events)?;
-    gateway.follow(&policy, passed_on(&config, &policy));
+    served.follow(&gateway, &config);
+    let (policy, written) = (Arc::new(served.policy), Arc::new(served.written));
     let gateway_ending = CancellationToken::new();
     let serving = gateway.clone().serve(listener, gateway_ending.clone().cancelled_owned(), config.stop_grace);
     let serving = tokio::spawn(serving);
@@ -176,7 +179,6 @@ async fn drive(
 
     // Only now, so that the server is heard of after all that was known before it.
     let watching = tokio::spawn(watching.run());
-    let policy = Arc::new(policy);
     let parts = Parts {
         controller: controller(&config, clock, &policy, adopt),
         clock,
@@ -196,7 +198,7 @@ async fn drive(
         policy_watch: PolicyWatch::of(config.policy.as_deref()),
         config,
     };
-    let conductor = Conductor::new(parts, policy).run((told, gateway_told), &mut signals).await;
+    let conductor = Conductor::new(parts, written).run((told, gateway_told), &mut signals).await;
     conductor.end(gateway_ending, serving, &mut signals).await;
     watching.abort();
     woken.abort();
@@ -224,14 +226,15 @@ async fn wake_for_stalls(events: mpsc::UnboundedSender<Event>) {
     }
 }
 
-async fn prepare(config: &Config, policy: Option<Policy>) -> Result<(Arc<Driver>, Policy), RunError> {
+async fn prepare(config: &Config, policy: Option<Policy>) -> Result<(Arc<Driver>, Served), RunError> {
     let (kind, url) = server::wait_for(&config.server).await;
     let driver = Arc::new(Driver::new(kind, &url)?);
     let policy = match policy {
         Some(policy) => policy,
         None => server::made_policy(&driver).await,
     };
-    Ok((driver, policy))
+    let served = served(config, &driver, policy).await;
+    Ok((driver, served))
 }
 
 async fn stopped(signals: &mut mpsc::Receiver<Signal>) {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::conductor::Conductor;
+use super::derived::served;
 use super::{policy_file, server};
 use crate::admin::control::Answer;
 use crate::decide::input::Input;
@@ -20,8 +21,6 @@ impl Conductor {
             Ok(policy) => {
                 tracing::info!(message = "The policy was changed.", path = %path.display());
                 self.policy = Arc::new(policy);
-                let passed_on = super::passed_on(&self.parts.config, &self.policy);
-                self.parts.gateway.follow(&self.policy, passed_on);
                 self.apply_policy();
             }
             Err(error) => {
@@ -37,26 +36,30 @@ impl Conductor {
         Answer::Done
     }
 
-    /// The policy may name models that came since the server was asked last, so it is asked before anything is chosen.
+    /// The policy may name models that came since the server was asked last, so it is asked before anything is chosen; and
+    /// models may have to be made for it before that.
     fn apply_policy(&mut self) {
-        // What serves by the old policy is still to be known by its name.
-        self.parts.names.send_modify(|names| {
-            for rung in &self.policy.ladder {
-                if !names.contains(&rung.model) {
-                    names.push(rung.model.clone());
-                }
-            }
-        });
-        let (driver, inputs) = (Arc::clone(&self.parts.driver), self.parts.inputs.clone());
-        let (policy, names) = (Arc::clone(&self.policy), self.parts.names.borrow().clone());
+        let parts = &self.parts;
+        let (driver, inputs, names) = (Arc::clone(&parts.driver), parts.inputs.clone(), parts.names.clone());
+        let (gateway, config, written) = (parts.gateway.clone(), parts.config.clone(), Arc::clone(&self.policy));
         if let Some(earlier) = self.reloading.take() {
             earlier.abort();
         }
         self.reloading = Some(tokio::spawn(async move {
-            if let Ok(Ok(facts)) = tokio::time::timeout(FACTS_MAX, server::facts(&driver, &names)).await {
+            let served = served(&config, &driver, (*written).clone()).await;
+            served.follow(&gateway, &config);
+            let policy = served.policy;
+            // What serves by the old policy is still to be known by its name.
+            names.send_modify(|names| {
+                let new = policy.ladder.iter().map(|rung| &rung.model).filter(|model| !names.contains(model));
+                let new: Vec<String> = new.cloned().collect();
+                names.extend(new);
+            });
+            let known = names.borrow().clone();
+            if let Ok(Ok(facts)) = tokio::time::timeout(FACTS_MAX, server::facts(&driver, &known)).await {
                 inputs.send(Input::ModelsFound(facts)).ok();
             }
-            inputs.send(Input::PolicyChanged(policy)).ok();
+            inputs.send(Input::PolicyChanged(Arc::new(policy))).ok();
         }));
     }
 }

@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::clock::Clock;
+use crate::act::derived::PREFIX;
 use crate::act::error::ActError;
 use crate::act::find::locate;
 use crate::act::{self, Driver};
@@ -48,7 +49,7 @@ pub async fn wait_for(config: &ServerConfig) -> (ServerKind, String) {
 pub async fn made_policy(driver: &Driver) -> Policy {
     let mut said = false;
     loop {
-        let ladder = driver.facts().await.map(|facts| ladder_of(&facts));
+        let ladder = driver.facts().await.map(|facts| ladder_of(driver.kind(), &facts));
         match ladder.map(Policy::for_ladder) {
             Ok(Some(policy)) => return policy,
             Ok(None) if !said => {
@@ -84,9 +85,12 @@ pub async fn facts(driver: &Driver, names: &[String]) -> Result<ServerFacts, Act
     Ok(facts)
 }
 
-pub fn ladder_of(facts: &ServerFacts) -> Vec<Rung> {
+/// What we made of another model is not a second one.
+pub fn ladder_of(kind: ServerKind, facts: &ServerFacts) -> Vec<Rung> {
+    let made = |name: &str| kind == ServerKind::Ollama && name.starts_with(PREFIX);
+    let models = facts.models.iter().filter(|(name, _)| !made(name));
     let mut models: Vec<(&String, Footprint)> =
-        facts.models.iter().filter_map(|(name, model)| model.bound(None).map(|bound| (name, bound))).collect();
+        models.filter_map(|(name, model)| model.bound(None).map(|bound| (name, bound))).collect();
     models.sort_by_key(|(_, bound)| std::cmp::Reverse(bound.memory));
     models.into_iter().map(|(name, _)| Rung { name: name.clone(), model: name.clone(), context: None }).collect()
 }

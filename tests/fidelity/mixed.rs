@@ -11,8 +11,12 @@ use tierkeeper::config::ServerKind;
 use tokio::time::{sleep, timeout};
 
 use super::asked::Case;
+use super::fake_ollama::FakeOllama;
 use super::program::SOON;
-use super::sides::{AT_DEADLINE, AT_SERVER, Sides, before_ollama, llama_server, program_before_llama_server};
+use super::sides::{
+    AT_DEADLINE, AT_SERVER, Sides, before_ollama, before_ollama_with_derived_models, llama_server,
+    program_before_llama_server,
+};
 use super::{of_llama_server, of_ollama, routes};
 
 const REQUESTS: usize = 200;
@@ -93,6 +97,20 @@ async fn two_hundred_mixed_requests_load_one_model_of_the_real_llama_server() {
 #[tokio::test]
 async fn two_hundred_mixed_requests_load_one_model_of_ollama() {
     let (mut sides, server) = before_ollama().await;
+    one_load_in_mixed_requests(&sides, &server).await;
+    sides.sidecar.stop().await;
+}
+
+/// Without models of their own each change between the families of routes would load the model anew.
+#[tokio::test]
+async fn two_hundred_mixed_requests_load_one_derived_model_of_ollama() {
+    let (mut sides, server) = before_ollama_with_derived_models().await;
+    one_load_in_mixed_requests(&sides, &server).await;
+    assert_eq!((server.loads()[0].model.as_str(), server.loads()[0].num_ctx), ("tierkeeper-large:latest", 1024));
+    sides.sidecar.stop().await;
+}
+
+async fn one_load_in_mixed_requests(sides: &Sides, server: &FakeOllama) {
     let ask = |body: &str| Case::post("/api/generate", body);
     let traps = vec![
         ask(r#"{"model":"MODEL","keep_alive":0}"#),
@@ -108,8 +126,7 @@ async fn two_hundred_mixed_requests_load_one_model_of_ollama() {
         ),
         Case::post("/api/show", r#"{"model":"model-b"}"#),
     ];
-    send_all(&sides, ServerKind::Ollama, &mixed(of_ollama(), traps)).await;
+    send_all(sides, ServerKind::Ollama, &mixed(of_ollama(), traps)).await;
     assert_eq!((server.loads().len(), server.unloads().len()), (1, 0), "{:#?}", server.loads());
     assert!(server.aborted_loads().is_empty() && server.occupied() == 1);
-    sides.sidecar.stop().await;
 }

@@ -33,7 +33,11 @@ pub(crate) struct Sides {
 pub(crate) const AT_DEADLINE: [&str; 2] = ["[wait]", "[hand_over, wait]"];
 
 fn plan(server: String, kind: &'static str, at_deadline: &str) -> Plan {
-    let rung = |name: &str, model: &str| format!("  - {{ name: {name}, model: {model}, context: {CONTEXT} }}\n");
+    plan_with(CONTEXT, server, kind, at_deadline)
+}
+
+fn plan_with(context: u32, server: String, kind: &'static str, at_deadline: &str) -> Plan {
+    let rung = |name: &str, model: &str| format!("  - {{ name: {name}, model: {model}, context: {context} }}\n");
     let policy = format!(
         "version: 1\nat_deadline: {at_deadline}\nladder:\n{}{}",
         rung("large", AT_SERVER),
@@ -78,13 +82,28 @@ pub(crate) fn llama_server() -> (Llama, TempDir) {
 }
 
 pub(crate) async fn before_ollama() -> (Sides, FakeOllama) {
+    let server = ollama().await;
+    (program_before_ollama(&server, plan(server.url(""), "ollama", AT_DEADLINE[1])).await, server)
+}
+
+/// With rungs whose context is not their models' own, and which have models made for them.
+pub(crate) async fn before_ollama_with_derived_models() -> (Sides, FakeOllama) {
+    let server = ollama().await;
+    let plan = plan_with(CONTEXT / 2, server.url(""), "ollama", AT_DEADLINE[1]);
+    (program_before_ollama(&server, Plan { derive_models: true, ..plan }).await, server)
+}
+
+async fn ollama() -> FakeOllama {
     let size = |gib: u64| gib << 30;
     let model = |name: &str, size| setup::Model { size, reply_tokens: 8, ..setup::Model::new(name) };
     let models = vec![model(AT_SERVER, size(38)), model("model-b", size(30))];
-    let server = FakeOllama::start(setup::Config::new(models)).await;
-    let sidecar = Sidecar::start(&plan(server.url(""), "ollama", AT_DEADLINE[1]));
+    FakeOllama::start(setup::Config::new(models)).await
+}
+
+async fn program_before_ollama(server: &FakeOllama, plan: Plan) -> Sides {
+    let sidecar = Sidecar::start(&plan);
     sidecar.until_serves("large").await;
-    (Sides { server: server.url(""), sidecar, _llama: None }, server)
+    Sides { server: server.url(""), sidecar, _llama: None }
 }
 
 impl Sides {

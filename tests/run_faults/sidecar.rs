@@ -33,6 +33,8 @@ pub(crate) struct Plan {
     pub(crate) nvml: Option<PathBuf>,
     /// A dry run.
     pub(crate) observe: bool,
+    /// Rungs with a context get models of their own.
+    pub(crate) derive_models: bool,
 }
 
 /// A policy over these models, best first, that climbs soon.
@@ -88,6 +90,9 @@ impl Sidecar {
         }
         if plan.observe {
             config.push_str("observe: true\n");
+        }
+        if plan.derive_models {
+            config.push_str("ollama: { derive_models: true }\n");
         }
         if let Some(url) = &plan.webhook {
             writeln!(config, "tell: {{ webhooks: [ {{ url: \"{url}\", format: generic, allow_private: true }} ] }}")

@@ -24,6 +24,7 @@ use crate::admin::client::{self, ClientError};
 use crate::config::load::Flags;
 use crate::config::{Config, ServerKind};
 use crate::policy::Policy;
+use crate::run::derived::served;
 use crate::run::server;
 use crate::store::{Opened, Store};
 
@@ -56,9 +57,14 @@ async fn calibrated(args: CalibrateArgs) -> Result<Report, Refusal> {
     let (kind, url) = found(&config).await?;
     let unreachable = |error: &dyn std::fmt::Display| Refusal(UNREACHABLE, format!("error: {error}"));
     let driver = Driver::new(kind, &url).map_err(|error| unreachable(&error))?;
+    // As `run` would have it, for what is learned is learned of the model that is loaded.
+    let policy = match policy {
+        Some(policy) => Some(served(&config, &driver, policy).await.policy),
+        None => None,
+    };
     let names: Vec<String> = policy.iter().flat_map(|policy| &policy.ladder).map(|rung| rung.model.clone()).collect();
     let facts = server::facts(&driver, &names).await.map_err(|error| unreachable(&error))?;
-    let made = || Policy::for_ladder(server::ladder_of(&facts));
+    let made = || Policy::for_ladder(server::ladder_of(kind, &facts));
     let policy = policy.or_else(made).ok_or_else(|| {
         let help = "help: `ollama pull qwen3:0.6b`, or put a GGUF file into the folder that llama-server was given";
         Refusal(UNREACHABLE, format!("error: the server at {url} has no model whose size is known\n{help}"))

@@ -1,7 +1,13 @@
 //! Check: files -> what is wrong with each, or that it is fine.
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
+use super::contexts::{self, Deriving};
+use super::doctor::finding::{Mark, lines};
+use super::{NO, UNREACHABLE, color, exit, runtime};
+use crate::act::Driver;
+use crate::act::find::identify;
 use crate::config::load;
 use crate::policy::diagnostic::Diagnostics;
 use crate::policy::parse::parse;
@@ -14,7 +20,7 @@ const KINDS: [Kind; 3] = [
     Kind { name: "persona", keys: &["messages"], check: persona },
     Kind {
         name: "config",
-        keys: &["server", "gateway", "admin", "policy", "tell", "sampling", "store", "pretend", "stop_grace"],
+        keys: &["server", "ollama", "gateway", "admin", "policy", "tell", "sampling", "store", "pretend", "stop_grace"],
         check: config,
     },
 ];
@@ -26,6 +32,45 @@ struct Kind {
     keys: &'static [&'static str],
     /// What is said of a fine one, or what is wrong with it.
     check: fn(&Path, String) -> Result<String, Vec<Diagnostics>>,
+}
+
+pub(super) fn run(files: &[PathBuf], server: Option<String>) -> ExitCode {
+    let (report, fine) = check(files, color());
+    print!("{report}");
+    if !report.ends_with('\n') {
+        println!();
+    }
+    let beside = server.map(|url| runtime().block_on(beside_server(files, url)));
+    let served = match beside {
+        None => true,
+        Some(Ok((report, served))) => {
+            print!("{report}");
+            served
+        }
+        Some(Err(why)) => {
+            eprintln!("{why}");
+            return exit(UNREACHABLE);
+        }
+    };
+    exit(if fine && served { 0 } else { NO })
+}
+
+/// The contexts of the policies among these files, held against the server's; and whether every rung can be served.
+async fn beside_server(files: &[PathBuf], url: String) -> Result<(String, bool), String> {
+    let error = |error: &dyn std::fmt::Display| format!("error: {error}");
+    let kind = identify(&url).await.map_err(|why| error(&why))?;
+    let driver = Driver::new(kind, &url).map_err(|why| error(&why))?;
+    let facts = driver.facts().await.map_err(|why| error(&why))?;
+    let (mut report, mut served) = (String::new(), true);
+    for path in files {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        // What is wrong with one is told already, and what is none has no ladder.
+        let Ok(policy) = parse(&text, "") else { continue };
+        let found = contexts::findings(&policy, &driver, &facts, Deriving::Off).await;
+        served &= found.iter().all(|finding| finding.mark != Mark::Wrong);
+        report += &format!("{} at {url}:\n{}", path.display(), lines(&found, color()));
+    }
+    Ok((report, served))
 }
 
 /// A report on every file, and whether all of them are fine.
@@ -157,7 +202,7 @@ mod tests {
         error: `./x.yaml` is none of the files that are known here: no key at its top was found
           a policy has `ladder`
           a persona has `messages`
-          a config has `server` or `gateway` or `admin` or `policy` or `tell` or `sampling` or `store` or `pretend` or `stop_grace`
+          a config has `server` or `ollama` or `gateway` or `admin` or `policy` or `tell` or `sampling` or `store` or `pretend` or `stop_grace`
         "#);
     }
 

@@ -7,6 +7,7 @@ pub mod check;
 pub mod demo;
 
 mod time;
+mod contexts;
 mod paint;
 mod doctor;
 mod calibrate;
@@ -15,6 +16,7 @@ mod messages;
 mod operator;
 mod persona;
 mod explain;
+mod init;
 mod record;
 mod run;
 mod simulate;
@@ -48,10 +50,15 @@ enum Command {
     Run(RunArgs),
     /// Show the whole cascade in about a minute, with nothing installed.
     Demo(demo::DemoArgs),
+    /// Write a policy with comments for this machine and the models that its server has, and llama-server's preset beside it.
+    Init(init::InitArgs),
     /// Check policy, config and persona files, and say where a mistake is and what would be right.
     Check {
         #[arg(required = true)]
         files: Vec<PathBuf>,
+        /// Also ask this model server whether it gives the models of a policy their contexts.
+        #[arg(long, value_name = "URL")]
+        server: Option<String>,
     },
     /// Look at who tells people what happens.
     Persona {
@@ -124,6 +131,7 @@ impl Command {
         match self {
             Command::Check { .. }
             | Command::Persona { .. }
+            | Command::Init(_)
             | Command::Test(_)
             | Command::Simulate(_)
             | Command::Doctor(_)
@@ -251,14 +259,8 @@ pub fn main() -> ExitCode {
     match command {
         Command::Run(args) => run::run(args),
         Command::Demo(args) => demo::demo(args),
-        Command::Check { files } => {
-            let (report, fine) = check::check(&files, color());
-            print!("{report}");
-            if !report.ends_with('\n') {
-                println!();
-            }
-            exit(if fine { 0 } else { NO })
-        }
+        Command::Init(args) => init::init(args),
+        Command::Check { files, server } => check::run(&files, server),
         Command::Persona { command } => persona::persona(command),
         Command::Test(args) => test::test(&args),
         Command::Explain(args) => explain::explain(args),

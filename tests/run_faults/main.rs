@@ -20,6 +20,7 @@ mod sidecar;
 
 mod calibrate;
 mod commands;
+mod derived;
 mod edits;
 mod explain;
 mod graphics;

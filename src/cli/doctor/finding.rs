@@ -56,12 +56,7 @@ pub fn page(sections: &[Section], color: Color) -> (String, bool) {
     let mut text = String::new();
     for section in sections.iter().filter(|section| !section.findings.is_empty()) {
         line(&mut text, &section.title);
-        for finding in &section.findings {
-            line(&mut text, &format!("  {} {:<14} {}", sign(finding.mark, color), finding.name, finding.says));
-            if let Some(mend) = &finding.mend {
-                mend.lines().for_each(|mend| line(&mut text, &format!("    {:<14} → {mend}", "")));
-            }
-        }
+        text += &lines(&section.findings, color);
         line(&mut text, "");
     }
     let count = |mark| sections.iter().flat_map(|section| &section.findings).filter(|one| one.mark == mark).count();
@@ -74,6 +69,18 @@ pub fn page(sections: &[Section], color: Color) -> (String, bool) {
     };
     line(&mut text, &summary);
     (text, wrong == 0)
+}
+
+/// Each with the line that would mend it.
+pub fn lines(findings: &[Finding], color: Color) -> String {
+    let mut text = String::new();
+    for finding in findings {
+        line(&mut text, &format!("  {} {:<14} {}", sign(finding.mark, color), finding.name, finding.says));
+        if let Some(mend) = &finding.mend {
+            mend.lines().for_each(|mend| line(&mut text, &format!("    {:<14} → {mend}", "")));
+        }
+    }
+    text
 }
 
 fn line(text: &mut String, line: &str) {

@@ -23,7 +23,6 @@ pub fn findings(
     let mut facts = facts.clone();
     facts.place(machine.vram);
     findings.extend(policy.ladder.iter().map(|rung| of_rung(rung, driver, &facts, &rooms)));
-    findings.extend(contexts(policy, driver.kind()));
     findings
 }
 
@@ -66,17 +65,4 @@ fn of_rung(rung: &Rung, driver: &Driver, facts: &ServerFacts, rooms: &[Room]) ->
             Finding::absent(&rung.name, format!("{most}: {} of {} is missing now", short.missing, short.pool))
         }
     }
-}
-
-/// Ollama loads a model anew for a request on `/v1`, with the context that is the model's own default.
-fn contexts(policy: &Policy, kind: ServerKind) -> Option<Finding> {
-    let with = policy.ladder.iter().find_map(|rung| Some((rung, rung.context?)));
-    let (rung, context) = with.filter(|_| kind == ServerKind::Ollama)?;
-    let says = "hold on Ollama's own routes; a request on /v1 loads the model with its default context";
-    let mend = format!(
-        "if your clients use /v1, give each model its context: \
-         printf 'FROM {}\\nPARAMETER num_ctx {context}\\n' | ollama create {}-{context} -f -",
-        rung.model, rung.name
-    );
-    Some(Finding::better("contexts", says, mend))
 }

@@ -3,7 +3,7 @@
 //!
 //! It changes nothing: no model is loaded, and a sidecar that runs beside it is not disturbed.
 
-mod finding;
+pub(super) mod finding;
 mod ladder;
 mod machine;
 mod server;
@@ -18,6 +18,7 @@ use procfs::process::Process;
 use self::finding::{Finding, Section, page};
 use self::machine::Waking;
 use self::server::{Processes, Started, Video};
+use super::contexts::{self, Deriving};
 use super::{BAD_CONFIGURATION, DriveArgs, NO, UNREACHABLE, color, exit, run, runtime};
 use crate::act::Driver;
 use crate::act::find::locate;
@@ -92,7 +93,9 @@ async fn look(config: &Config, policy: Option<&Policy>) -> (Vec<Section>, Reache
             let mut sections = vec![machine, Section { title, findings }];
             if let (Some(policy), Ok(facts)) = (policy, &facts) {
                 let title = format!("The policy ({})", config.policy.as_deref().unwrap_or(Path::new("")).display());
-                let findings = ladder::findings(policy, &driver, facts, &sample, found);
+                let mut findings = ladder::findings(policy, &driver, facts, &sample, found);
+                let deriving = if config.ollama.derive_models { Deriving::On } else { Deriving::Off };
+                findings.extend(contexts::findings(policy, &driver, facts, deriving).await);
                 sections.push(Section { title, findings });
             }
             (sections, if facts.is_ok() { Reached::Yes } else { Reached::No })
@@ -102,6 +105,13 @@ async fn look(config: &Config, policy: Option<&Policy>) -> (Vec<Section>, Reache
             (vec![machine, Section { title, findings: wrong }], Reached::No)
         }
     }
+}
+
+/// One look at the machine, for others who want no page.
+pub(super) async fn look_around(config: &Config, driver: &Driver) -> (Sample, Machine) {
+    let (gpus, now) = gpus(config).await;
+    let (sample, _, machine) = sample(Path::new(ROOT), driver, config, gpus, now).await;
+    (sample, machine)
 }
 
 async fn driver(config: &Config) -> Result<Driver, Vec<Finding>> {

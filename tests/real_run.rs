@@ -60,6 +60,11 @@ impl Rig {
 
     /// With a server that holds so many models at once.
     fn holding(models: u32) -> Self {
+        Rig::with(models, "")
+    }
+
+    /// The same with these settings; where there is a gateway it is told where to listen.
+    fn with(models: u32, settings: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         std::fs::create_dir(at("models")).unwrap();
@@ -71,7 +76,14 @@ impl Rig {
         let (admin, gateway) = (format!("127.0.0.1:{}", free_port()), format!("127.0.0.1:{}", free_port()));
         let mut command = program(&folder);
         command.args(["run", "--server", &server.url(), "--admin-listen", &admin]);
-        command.args(["--listen", &gateway, "--policy"]).arg(at("policy.yaml"));
+        command.arg("--policy").arg(at("policy.yaml"));
+        match settings {
+            "" => command.args(["--listen", &gateway]),
+            settings => {
+                std::fs::write(at("config.yaml"), settings).unwrap();
+                command.arg("--config").arg(at("config.yaml"))
+            }
+        };
         let log = std::fs::File::create(at("log")).unwrap();
         let sidecar = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
         Rig { server, sidecar, admin, gateway, folder }
@@ -119,7 +131,11 @@ impl Rig {
 
     /// Asks for so many tokens, streamed; returns when the reply has begun.
     fn ask(&self, tokens: u32) -> JoinHandle<Reply> {
-        let body = json!({ "model": "mai", "max_tokens": tokens, "stream": true, "ignore_eos": true,
+        self.ask_of("mai", tokens)
+    }
+
+    fn ask_of(&self, model: &str, tokens: u32) -> JoinHandle<Reply> {
+        let body = json!({ "model": model, "max_tokens": tokens, "stream": true, "ignore_eos": true,
             "messages": [{ "role": "user", "content": "Tell me." }] });
         let request = plain_client().post(format!("http://{}/v1/chat/completions", self.gateway)).json(&body);
         let (begun, has_begun) = mpsc::channel();
@@ -244,6 +260,42 @@ fn a_server_that_is_killed_under_its_reply_is_waited_for_and_taken_over() {
     rig.server.process = llama::command(rig.server.port).args(arguments(&rig.folder, 2)).spawn().unwrap();
     rig.until_serves("large");
     rig.answers();
+}
+
+/// Our own loads, checks, looks and clients are none of those; somebody who asks the server itself is.
+#[test]
+#[ignore = "needs the real llama-server: tests/run"]
+fn whoever_goes_round_the_gateway_is_noticed_and_nobody_else() {
+    let rig = Rig::start();
+    rig.until_serves("large");
+    rig.answers();
+    for _ in 0..9 {
+        sleep(Duration::from_secs(5));
+        let status = rig.until("it answers", Value::is_object);
+        assert_eq!(status["counters"]["went_round"], 0);
+    }
+    let body = json!({ "model": "a", "prompt": "Hm?", "n_predict": 2 });
+    let ask = plain_client().post(format!("{}/completion", rig.server.url())).json(&body);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    assert_eq!(runtime.block_on(async { ask.send().await.unwrap().status() }), 200);
+    rig.until("it is noticed", |status| status["counters"]["went_round"] == 1);
+}
+
+/// What its slots say ends the wait: a reply that the server gives to somebody is not cut by a switch.
+#[test]
+#[ignore = "needs the real llama-server: tests/run"]
+fn without_a_gateway_a_switch_waits_for_the_servers_own_word() {
+    let mut rig = Rig::with(2, "gateway: off\n");
+    rig.until_serves("large");
+    rig.gateway = rig.server.url().trim_start_matches("http://").to_owned();
+    let asked = rig.ask_of("a", LONG);
+    assert_eq!(rig.done(&["pin", "small"]).code(), Some(0));
+    let Reply { text, ended } = asked.join().unwrap();
+    assert!(ended && text.contains("[DONE]") && text.contains("\"finish_reason\":\"length\""), "{text}");
+    rig.until_serves("small");
+    let status = rig.until("nothing is in flight", |status| status["in_flight"] == 0);
+    assert!(status["gateway"].is_null(), "{status:#}");
+    assert_eq!(rig.children().len(), 1);
 }
 
 #[test]

@@ -361,7 +361,7 @@ pub(super) fn serves(wanted: u32, served: u32) -> bool {
 }
 
 /// A value for a query: everything but letters, digits and `-._~` is written as its bytes.
-fn percent_encoded(text: &str) -> String {
+pub(super) fn percent_encoded(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }

@@ -16,6 +16,7 @@ mod http;
 mod insist;
 mod key;
 pub mod llama_server;
+pub mod marks;
 mod names;
 pub mod ollama;
 pub mod probe;

@@ -190,6 +190,12 @@ impl Ollama {
         Ok(self.list().await?.into_iter().map(resident).collect())
     }
 
+    /// Until when each model that is loaded stays, as it is written.
+    pub(super) async fn stays(&self) -> Result<Vec<(String, String)>, ActError> {
+        let stay = |model: Loaded| (model.name, model.expires_at.unwrap_or_default());
+        Ok(self.list().await?.into_iter().map(stay).collect())
+    }
+
     pub(super) async fn load(&self, rung: &Rung) -> Result<Option<Placed>, ActError> {
         // Held open until it answers: closing it is what gives the load up (trap 1).
         self.http.post_and_hold("/api/generate", &preload(rung, rung.context)).await?.accepted()?;

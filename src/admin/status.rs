@@ -47,6 +47,9 @@ pub struct StatusReport {
     /// Room that others have, or are being made.
     pub leases: Vec<LeaseReport>,
     pub server: Option<ServerReport>,
+    /// Where clients ask; `None` where there is no gateway.
+    #[serde(default)]
+    pub gateway: Option<String>,
     pub pretend: Option<PretendReport>,
     /// Since the start, by name: `refused`, `repeated` and so on.
     pub counters: BTreeMap<String, u64>,
@@ -185,6 +188,9 @@ pub fn render(report: &StatusReport) -> String {
         };
         ("server", server.version.clone().unwrap_or_else(|| format!("{kind}, which has not answered yet")))
     }));
+    if report.gateway.is_none() {
+        lines.push(("gateway", "off: clients ask the server itself".to_owned()));
+    }
     lines.extend(report.pretend.map(|pretend| {
         let real = pretend.host_use_permille.map_or_else(String::new, |real| format!("; the real one is {real} full"));
         let vram = pretend.vram.map(|vram| format!("{vram} of GPU memory"));
@@ -326,6 +332,7 @@ pub(crate) mod tests {
                 sleep: Some(StayReport { ends_in_ms: None, rests_for_ms: Some(Span::minutes(10)) }),
             },
             server: Some(ServerReport { kind: ServerKind::Ollama, version: Some("Ollama 0.33.1".to_owned()) }),
+            gateway: Some("http://127.0.0.1:11435".to_owned()),
             pretend: Some(PretendReport {
                 memory: Some(Bytes::gib(8)),
                 vram: None,
@@ -360,6 +367,7 @@ pub(crate) mod tests {
             word: WordReport::default(),
             leases: Vec::new(),
             server: Some(ServerReport { kind: ServerKind::LlamaServer, version: None }),
+            gateway: None,
             pretend: None,
             counters: BTreeMap::new(),
             uptime_ms: Span(900),

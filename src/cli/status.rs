@@ -12,7 +12,7 @@ pub fn status(place: PlaceArgs, json: bool) -> ExitCode {
         Ok(config) => config,
         Err(message) => return fail(BAD_CONFIGURATION, &message),
     };
-    match ask(&config) {
+    match runtime().block_on(ask(&config)) {
         Ok(report) if json => {
             println!("{}", serde_json::to_string(&report).expect("a report is plain data"));
             ExitCode::SUCCESS
@@ -27,7 +27,8 @@ pub fn status(place: PlaceArgs, json: bool) -> ExitCode {
 
 /// 0 or 1 and nothing else: containers give the other codes meanings of their own.
 pub fn healthcheck(place: PlaceArgs) -> ExitCode {
-    let healthy = run::place(place).and_then(|config| ask(&config).map_err(|error| error.to_string()));
+    let healthy =
+        run::place(place).and_then(|config| runtime().block_on(ask(&config)).map_err(|error| error.to_string()));
     match healthy {
         Ok(_) => ExitCode::SUCCESS,
         Err(message) => fail(NO, &message),
@@ -39,7 +40,8 @@ fn fail(code: u8, message: &str) -> ExitCode {
     exit(code)
 }
 
-fn ask(config: &Config) -> Result<StatusReport, ClientError> {
+/// What the sidecar that runs by these settings says.
+pub(super) async fn ask(config: &Config) -> Result<StatusReport, ClientError> {
     let token = config.admin.token_file.as_deref().and_then(|path| client::read_token(path).ok());
-    runtime().block_on(client::status(config.admin.listen, token.as_deref()))
+    client::status(config.admin.listen, token.as_deref()).await
 }

@@ -12,9 +12,10 @@ use crate::policy::diagnostic::{Diagnostic, Diagnostics};
 use crate::policy::yaml::{self, Hints, nearest};
 
 /// Every key that a variable can set, and how its text is taken.
-pub(super) const KEYS: [(&str, Form); 31] = [
+pub(super) const KEYS: [(&str, Form); 32] = [
     ("server.url", Form::Text),
     ("server.kind", Form::Text),
+    ("gateway", Form::Text),
     ("gateway.listen", Form::Text),
     ("gateway.alias", Form::List),
     ("gateway.trusted_network", Form::Parsed),
@@ -194,6 +195,7 @@ pub(super) const HINTS: Hints = Hints {
     examples: &[
         ("format", "discord"),
         ("url", "\"http://127.0.0.1:11434\""),
+        ("gateway", "off"),
         ("kind", "ollama"),
         ("count", "64"),
         ("trusted_network", "true"),

@@ -31,6 +31,8 @@ pub struct Config {
     pub server: ServerConfig,
     pub ollama: OllamaConfig,
     pub gateway: GatewayConfig,
+    /// Clients ask the server itself; it is only driven.
+    pub gateway_off: bool,
     pub admin: AdminConfig,
     /// The policy file; without one a ladder is made of what the server has.
     pub policy: Option<PathBuf>,

@@ -5,7 +5,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use super::address::server_url;
 use super::layers::Layers;
 use super::settings::{
-    AdminSettings, ExperimentSettings, GatewaySettings, HoldSettings, Hours, PretendSettings, Settings, TellSettings,
+    AdminSettings, ExperimentSettings, GatewayChoice, GatewaySettings, HoldSettings, Hours, PretendSettings, Settings,
+    TellSettings,
 };
 use super::webhooks::webhook;
 use super::{
@@ -30,6 +31,7 @@ pub(super) fn config(settings: Settings, layers: &mut Layers) -> Config {
     Config {
         server: ServerConfig { url, kind },
         ollama: OllamaConfig { derive_models: settings.ollama.derive_models.unwrap_or(false) },
+        gateway_off: matches!(settings.gateway, Some(GatewayChoice::Off(_))),
         gateway: gateway(settings.gateway, layers),
         admin: admin(settings.admin, layers),
         policy: settings.policy,
@@ -61,7 +63,11 @@ pub(super) fn tell_of(layers: &mut Layers, key: &str, title: &str, label: &str, 
     layers.wrong.push(told);
 }
 
-fn gateway(settings: GatewaySettings, layers: &mut Layers) -> GatewayConfig {
+fn gateway(choice: Option<GatewayChoice>, layers: &mut Layers) -> GatewayConfig {
+    let settings = match choice {
+        Some(GatewayChoice::On(settings)) => *settings,
+        Some(GatewayChoice::Off(_)) | None => GatewaySettings::default(),
+    };
     let listen = settings.listen.map_or(SocketAddr::from((Ipv4Addr::LOCALHOST, GATEWAY_PORT)), |listen| listen.0);
     let trusted_network = settings.trusted_network.unwrap_or(false);
     if !listen.ip().is_loopback() && !trusted_network && settings.token_file.is_none() {

@@ -6,7 +6,8 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use serde::de::Error;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Error, MapAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::webhooks::WebhookFormat;
@@ -19,7 +20,8 @@ use crate::units::{Bytes, Permille, Span};
 pub struct Settings {
     pub server: ServerSettings,
     pub ollama: OllamaSettings,
-    pub gateway: GatewaySettings,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<GatewayChoice>,
     pub admin: AdminSettings,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy: Option<PathBuf>,
@@ -42,6 +44,25 @@ pub struct ServerSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<ServerKind>,
 }
+
+/// How the gateway is set, or that there is to be none.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub enum GatewayChoice {
+    On(Box<GatewaySettings>),
+    Off(Off),
+}
+
+/// The word for it.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Off {
+    Off,
+}
+
+/// As they are below, for whoever misspells one.
+const GATEWAY_KEYS: &[&str] =
+    &["listen", "alias", "trusted_network", "token_file", "hosts", "hold", "body_max", "in_band"];
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default, expecting = "a mapping, such as `{ derive_models: true }`")]
@@ -213,6 +234,42 @@ impl fmt::Debug for Secret {
     }
 }
 
+impl<'de> Deserialize<'de> for GatewayChoice {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_struct("GatewaySettings", GATEWAY_KEYS, ReadChoice)
+    }
+}
+
+struct ReadChoice;
+
+impl<'de> Visitor<'de> for ReadChoice {
+    type Value = GatewayChoice;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a mapping, such as `{ listen: \"127.0.0.1:11435\" }`, or `off`")
+    }
+
+    fn visit_str<E: Error>(self, word: &str) -> Result<Self::Value, E> {
+        match word {
+            "off" => Ok(GatewayChoice::Off(Off::Off)),
+            _ => Err(E::invalid_value(Unexpected::Str(word), &self)),
+        }
+    }
+
+    /// What some readers make of the word.
+    fn visit_bool<E: Error>(self, on: bool) -> Result<Self::Value, E> {
+        match on {
+            false => Ok(GatewayChoice::Off(Off::Off)),
+            true => Err(E::invalid_value(Unexpected::Bool(true), &self)),
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        GatewaySettings::deserialize(MapAccessDeserializer::new(map))
+            .map(|settings| GatewayChoice::On(Box::new(settings)))
+    }
+}
+
 impl<'de> Deserialize<'de> for Listen {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let written = String::deserialize(deserializer)?;
@@ -248,9 +305,13 @@ impl<'de> Deserialize<'de> for ServerUrl {
 impl Settings {
     /// Paths in a file are meant from where the file lies.
     pub(super) fn based_on(mut self, folder: &Path) -> Self {
+        let token_file = match &mut self.gateway {
+            Some(GatewayChoice::On(gateway)) => &mut gateway.token_file,
+            Some(GatewayChoice::Off(_)) | None => &mut None,
+        };
         let paths = [
             &mut self.policy,
-            &mut self.gateway.token_file,
+            token_file,
             &mut self.admin.token_file,
             &mut self.tell.persona,
             &mut self.sampling.nvml,

@@ -183,9 +183,23 @@ stop_grace: 1s
     let mut written = Vec::new();
     leaves("", &serde_json::to_value(&settings).unwrap(), &mut written);
     written.sort();
-    let mut known: Vec<&str> = KEYS.iter().map(|(key, _)| *key).collect();
+    // Which is a word, or has others below it.
+    let mut known: Vec<&str> = KEYS.iter().map(|(key, _)| *key).filter(|key| *key != "gateway").collect();
     known.sort_unstable();
     assert_eq!(written, known);
+}
+
+#[test]
+fn the_gateway_can_be_off_until_somebody_sets_it_again() {
+    let is_off = |world: World| world.loaded().0.config.gateway_off;
+    assert!(!is_off(world()));
+    assert!(is_off(world().user("gateway: off\n")));
+    assert!(is_off(world().user("gateway: off\n").explicit("stop_grace: 3s\n")), "a file that says nothing of it");
+    assert!(is_off(world().variable("TIERKEEPER_GATEWAY", "off")));
+    assert!(!is_off(world().user("gateway: off\n").explicit("gateway: { alias: [x] }\n")));
+    assert!(is_off(world().user("gateway: { alias: [x] }\n").explicit("gateway: off\n")));
+    let refused = world().user("gateway: on\n").variable("TIERKEEPER_GATEWAY", "of").refused();
+    assert!(refused.matches("or `off`").count() == 2, "{refused}");
 }
 
 fn leaves(path: &str, value: &serde_json::Value, found: &mut Vec<String>) {

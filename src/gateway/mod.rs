@@ -30,6 +30,7 @@ mod told;
 mod upstream;
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -222,6 +223,23 @@ impl Gateway {
         }
     }
 
+    /// Closes this rung, whose clients ask the server itself: all of their replies count as one, until `ended` says that
+    /// there is none. They cannot be cut here, so that word is then not waited for any longer.
+    pub fn close_unseen(&self, rung: &str, ended: impl Future<Output = ()> + Send + 'static) {
+        let current = locked(&self.shared.instances).iter().find(|one| one.rung.name == rung && one.is_open()).cloned();
+        let admission = current.and_then(|instance| instance.enter());
+        self.close(rung);
+        let Some(admission) = admission else { return };
+        tokio::spawn(async move {
+            let cut = admission.cut();
+            tokio::select! {
+                () = cut.cancelled() => {}
+                () = ended => {}
+            }
+            drop(admission);
+        });
+    }
+
     /// Closes this rung and ends its replies, with their API's error where one can still be told.
     pub fn cut(&self, rung: &str) {
         let found: Vec<_> = {
@@ -305,6 +323,11 @@ impl Gateway {
             held: self.shared.hold.held().saturating_add(u32::try_from(self.shared.stalled.used()).unwrap_or(u32::MAX)),
             admitted_total: self.shared.record.admitted.get(),
         }
+    }
+
+    /// How many requests were sent to the server, whoever they were of.
+    pub fn asked(&self) -> u64 {
+        self.shared.upstream.asked()
     }
 
     pub fn counters(&self) -> Counters {

@@ -4,6 +4,7 @@
 //! certificates, so that nothing but the configured address can ever be reached through it.
 
 use std::error::Error;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -26,6 +27,8 @@ const CONNECT_MAX: Duration = Duration::from_secs(5);
 pub struct Upstream {
     client: Client<HttpConnector, Full<Bytes>>,
     authority: Authority,
+    /// Requests that were sent to the server.
+    asked: AtomicU64,
     /// The path under which the server's API begins, without its last slash.
     prefix: String,
 }
@@ -65,7 +68,11 @@ impl Upstream {
             .pool_max_idle_per_host(idle_max)
             .build(connector);
         let prefix = uri.path().trim_end_matches('/').to_owned();
-        Ok(Upstream { client, authority: authority.clone(), prefix })
+        Ok(Upstream { client, authority: authority.clone(), asked: AtomicU64::new(0), prefix })
+    }
+
+    pub fn asked(&self) -> u64 {
+        self.asked.load(Ordering::Relaxed)
     }
 
     pub async fn ask(
@@ -75,6 +82,7 @@ impl Upstream {
         headers: HeaderMap,
         body: Bytes,
     ) -> Result<Response<Incoming>, Unanswered> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
         let target = PathAndQuery::try_from(format!("{}{path_and_query}", self.prefix));
         let uri = target.map_err(http::Error::from).and_then(|target| {
             Uri::builder().scheme(Scheme::HTTP).authority(self.authority.clone()).path_and_query(target).build()

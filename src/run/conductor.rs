@@ -24,7 +24,8 @@ use super::sampling::Job;
 use super::server::Listing;
 use super::telling::Telling;
 use super::trying::try_out;
-use crate::act::{Driver, Kept};
+use super::{staying, unseen};
+use crate::act::Driver;
 use crate::admin::asks::Ask;
 use crate::admin::control::{Answer, Asked};
 use crate::admin::status::StatusReport;
@@ -32,7 +33,6 @@ use crate::classify::tier::TierFound;
 use crate::config::Config;
 use crate::decide::command::Command;
 use crate::decide::input::Input;
-use crate::decide::phase::Phase;
 use crate::decide::slow::Replied;
 use crate::gateway::{Event, Gateway};
 use crate::policy::{Policy, Rung};
@@ -77,8 +77,11 @@ pub struct Conductor {
     /// As its file has it.
     pub(super) policy: Arc<Policy>,
     /// The one thing that is being asked of the server.
-    acting: Option<JoinHandle<()>>,
+    pub(super) acting: Option<JoinHandle<()>>,
     releasing: Vec<JoinHandle<()>>,
+    /// How often something was asked of it.
+    pub(super) commands: u64,
+    pub(super) round: staying::Shared,
     /// The server is being asked for the models of an edited policy.
     pub(super) reloading: Option<JoinHandle<()>>,
     /// What was wrong with the last edit, which is told once: the log may lie in the folder that is watched.
@@ -102,6 +105,8 @@ impl Conductor {
             policy,
             acting: None,
             releasing: Vec::new(),
+            commands: 0,
+            round: staying::Shared::default(),
             reloading: None,
             complaint: None,
             wanting: BTreeMap::new(),
@@ -266,8 +271,8 @@ impl Conductor {
 
     fn take_sample(&self) {
         let traffic = self.parts.gateway.traffic();
-        let traffic =
-            Traffic { in_flight: traffic.in_flight, held: traffic.held, admitted_total: traffic.admitted_total };
+        let in_flight = traffic.in_flight.max(self.parts.listing.busy());
+        let traffic = Traffic { in_flight, held: traffic.held, admitted_total: traffic.admitted_total };
         let residents = self.parts.listing.get(self.parts.clock.now());
         // The thread is only gone when the run is.
         self.parts.jobs.send(Job { residents, traffic }).ok();
@@ -284,7 +289,7 @@ impl Conductor {
                     self.parts.gateway.publish(Arc::clone(&rung));
                     try_out(&self.parts, &self.policy, &rung);
                 }
-                Command::Close { rung, .. } => self.parts.gateway.close(&rung.name),
+                Command::Close { rung, .. } => self.close(rung),
                 Command::HandOver { rung, to, .. } => self.parts.gateway.hand_over(&rung.name, &to),
                 Command::Cut { rung, .. } => self.parts.gateway.cut(&rung.name),
                 Command::Release { rung, .. } => self.release(rung),
@@ -325,9 +330,21 @@ impl Conductor {
         self.last_decision = Some(decision);
     }
 
+    fn close(&self, rung: Arc<Rung>) {
+        let (name, drain) = (rung.name.clone(), self.policy.pressure.soft.drain);
+        match self.parts.config.gateway_off {
+            false => self.parts.gateway.close(&name),
+            true => {
+                let ended = unseen::ended(Arc::clone(&self.parts.driver), rung, drain);
+                self.parts.gateway.close_unseen(&name, ended);
+            }
+        }
+    }
+
     /// Asks the server for one thing; whatever was asked before is given up.
     fn act(&mut self, command: Command) {
         self.stop_acting();
+        self.commands += 1;
         let (driver, inputs) = (Arc::clone(&self.parts.driver), self.parts.inputs.clone());
         let nudge = Arc::clone(&self.parts.nudge);
         self.acting = Some(tokio::spawn(async move {
@@ -346,35 +363,11 @@ impl Conductor {
 
     fn release(&mut self, rung: Arc<Rung>) {
         self.stop_acting();
+        self.commands += 1;
         let driver = Arc::clone(&self.parts.driver);
         self.releasing.push(tokio::spawn(async move {
             if let Err(error) = driver.release(&rung).await {
                 tracing::warn!(message = "A model could not be given back.", rung = %rung.name, %error);
-            }
-        }));
-    }
-
-    /// Clients can shorten the stay of a model, or have it loaded with another context: that is looked after while
-    /// nothing else is asked of the server.
-    fn keep(&mut self) {
-        let status = self.parts.controller.status();
-        let busy = self.acting.as_ref().is_some_and(|acting| !acting.is_finished());
-        let Some(rung) =
-            status.rung.filter(|_| status.phase == Phase::Steady && status.ours && !busy && !self.parts.config.observe)
-        else {
-            return;
-        };
-        let driver = Arc::clone(&self.parts.driver);
-        self.acting = Some(tokio::spawn(async move {
-            match driver.keep(&rung).await {
-                Ok(Kept::OtherContext { served }) => tracing::warn!(
-                    message = "A client had the model loaded with another context; set the model's own default to it.",
-                    rung = %rung.name,
-                    served,
-                    wanted = rung.context,
-                ),
-                Ok(Kept::Again) => tracing::info!(message = "A model's stay was put right.", rung = %rung.name),
-                Ok(Kept::AsAsked | Kept::NotListed) | Err(_) => {}
             }
         }));
     }
@@ -391,6 +384,7 @@ impl Conductor {
             server_version: self.server_version.clone(),
             host_use: self.host_use,
             counters: self.parts.gateway.counters(),
+            went_round: self.went_round(),
             last_decision: self.last_decision.as_ref(),
         };
         self.parts.gateway.sleeps(status.words.sleeps());

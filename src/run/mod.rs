@@ -16,6 +16,9 @@ mod leases;
 mod lock;
 mod recorded;
 mod reload;
+mod round;
+mod staying;
+pub mod unseen;
 mod outcomes;
 mod report;
 mod sampling;
@@ -24,12 +27,14 @@ mod trying;
 mod words;
 pub mod server;
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use self::clock::Clock;
@@ -63,7 +68,7 @@ use crate::sample::sampler::Sampler;
 use crate::store::Store;
 use crate::tell::persona::Persona;
 use crate::tell::{Memory, TellError, Teller};
-use crate::units::Bytes;
+use crate::units::{Bytes, Span};
 
 /// Everything a run is made of. The files are read already: a broken one never gets here.
 #[derive(Debug)]
@@ -105,7 +110,10 @@ pub enum RunError {
 
 /// Runs until it is told to stop.
 pub async fn run(setup: Setup, signals: mpsc::Receiver<Signal>) -> Result<(), RunError> {
-    let gateway_listener = listen(setup.config.gateway.listen).await?;
+    let gateway_listener = match setup.config.gateway_off {
+        true => None,
+        false => Some(listen(setup.config.gateway.listen).await?),
+    };
     let admin_listener = listen(setup.config.admin.listen).await?;
     let (report, reported) = watch::channel(Arc::new(report::starting(&setup.config)));
     let (admin_config, ending) = (setup.config.admin.clone(), CancellationToken::new());
@@ -127,7 +135,7 @@ pub async fn run(setup: Setup, signals: mpsc::Receiver<Signal>) -> Result<(), Ru
 async fn drive(
     setup: Setup,
     mut signals: mpsc::Receiver<Signal>,
-    listener: TcpListener,
+    listener: Option<TcpListener>,
     (report, wishes, asked): (watch::Sender<Arc<StatusReport>>, mpsc::Receiver<Asked>, mpsc::Receiver<Ask>),
 ) -> Result<(), RunError> {
     let (Setup { config, policy, persona }, clock) = (setup, Clock::start());
@@ -143,7 +151,7 @@ async fn drive(
     let (driver, served) = tokio::select! {
         prepared = prepare(&config, policy) => prepared?,
         () = stopped(&mut signals) => return Ok(()),
-        never = waiting::answer_all(&config.gateway, &listener) => match never? {},
+        never = answer_all(&config, listener.as_ref()) => match never? {},
     };
     let lock = lock::take(config.store.as_deref(), driver.url()).await;
     let _lock = lock.map_err(|taken| RunError::AlreadyDriven { url: driver.url().to_owned(), path: taken.path })?;
@@ -156,8 +164,7 @@ async fn drive(
     served.follow(&gateway, &config);
     let (policy, written) = (Arc::new(served.policy), Arc::new(served.written));
     let gateway_ending = CancellationToken::new();
-    let serving = gateway.clone().serve(listener, gateway_ending.clone().cancelled_owned(), config.stop_grace);
-    let serving = tokio::spawn(serving);
+    let serving = serve(&gateway, listener, gateway_ending.clone(), config.stop_grace);
 
     let (inputs, told) = mpsc::unbounded_channel();
     let names = watch::Sender::new(policy.ladder.iter().map(|rung| rung.model.clone()).collect());
@@ -169,6 +176,7 @@ async fn drive(
         inputs: inputs.clone(),
         nudge: Arc::clone(&nudge),
         clock,
+        asks_for_replies: config.gateway_off,
     };
     let (machine, holders) = (machine(&config), HoldersSeen::default());
     inputs.send(Input::MachineFound(machine)).ok();
@@ -233,8 +241,27 @@ async fn prepare(config: &Config, policy: Option<Policy>) -> Result<(Arc<Driver>
         Some(policy) => policy,
         None => server::made_policy(&driver).await,
     };
-    let served = served(config, &driver, policy).await;
+    let served = served(config, &driver, as_followed(config, policy)).await;
     Ok((driver, served))
+}
+
+/// The policy, as far as it can be followed here.
+fn as_followed(config: &Config, policy: Policy) -> Policy {
+    if config.gateway_off { unseen::followed(policy) } else { policy }
+}
+
+fn serve(gateway: &Gateway, at: Option<TcpListener>, ending: CancellationToken, grace: Span) -> JoinHandle<usize> {
+    match at {
+        Some(listener) => tokio::spawn(gateway.clone().serve(listener, ending.cancelled_owned(), grace)),
+        None => tokio::spawn(async { 0 }),
+    }
+}
+
+async fn answer_all(config: &Config, listener: Option<&TcpListener>) -> Result<Infallible, GatewayError> {
+    match listener {
+        Some(listener) => waiting::answer_all(&config.gateway, listener).await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn stopped(signals: &mut mpsc::Receiver<Signal>) {
@@ -280,12 +307,16 @@ pub fn machine(config: &Config) -> Machine {
 fn say_what_is_done(config: &Config, driver: &Driver, policy: &Policy, adopt: Adopt) {
     let rungs: Vec<&str> = policy.ladder.iter().map(|rung| rung.model.as_str()).collect();
     tracing::info!(message = "Driving a model server.", server = driver.url(), ladder = %rungs.join(" > "));
-    tracing::info!(
-        message = "Point clients at the gateway, and ask for the model by its alias.",
-        gateway = %format!("http://{}", config.gateway.listen),
-        alias = %config.gateway.alias.join(", "),
-        status = %format!("http://{}/status", config.admin.listen),
-    );
+    let status = format!("http://{}/status", config.admin.listen);
+    match config.gateway_off {
+        true => tracing::warn!(message = "There is no gateway.", gateway = unseen::said(driver.kind()), %status),
+        false => tracing::info!(
+            message = "Point clients at the gateway, and ask for the model by its alias.",
+            gateway = %format!("http://{}", config.gateway.listen),
+            alias = %config.gateway.alias.join(", "),
+            %status,
+        ),
+    }
     if let Some(path) = &config.policy {
         tracing::info!(message = "The policy is watched for changes.", path = %path.display());
     }

@@ -16,7 +16,8 @@ impl Conductor {
     /// A broken edit is told, and the old policy stays.
     pub(super) fn reload(&mut self) -> Answer {
         let Some(path) = self.parts.config.policy.clone() else { return Answer::NoPolicy };
-        match policy_file::read(&path) {
+        let read = policy_file::read(&path).map(|policy| super::as_followed(&self.parts.config, policy));
+        match read {
             Ok(policy) if policy == *self.policy => {}
             Ok(policy) => {
                 tracing::info!(message = "The policy was changed.", path = %path.display());

@@ -75,6 +75,7 @@ pub fn starting(config: &Config) -> StatusReport {
         word: WordReport::default(),
         leases: Vec::new(),
         server: None,
+        gateway: (!config.gateway_off).then(|| format!("http://{}", config.gateway.listen)),
         pretend: config.pretend.map(|pretend| pretended(pretend, None)),
         counters: BTreeMap::new(),
     }
@@ -87,6 +88,8 @@ pub struct Around<'a> {
     pub server_version: Option<String>,
     pub host_use: Option<Permille>,
     pub counters: Counters,
+    /// How often the server was seen to be used past the gateway.
+    pub went_round: u64,
     pub last_decision: Option<&'a Decision>,
 }
 
@@ -129,7 +132,7 @@ pub fn of(now: Moment, status: Status, around: Around<'_>) -> StatusReport {
         leases,
         server: Some(ServerReport { kind: around.driver.kind(), version: around.server_version }),
         pretend: pretend.map(|pretend| pretended(pretend, around.host_use)),
-        counters: counted(around.counters),
+        counters: counted(around.counters, around.went_round),
         ..starting(around.config)
     }
 }
@@ -187,7 +190,7 @@ fn level(level: Level) -> &'static str {
     }
 }
 
-fn counted(counters: Counters) -> BTreeMap<String, u64> {
+fn counted(counters: Counters, went_round: u64) -> BTreeMap<String, u64> {
     let Counters {
         refused,
         held,
@@ -213,6 +216,7 @@ fn counted(counters: Counters) -> BTreeMap<String, u64> {
         ("unkept", unkept),
         ("too_long", too_long),
         ("preflight_late", preflight_late),
+        ("went_round", went_round),
     ];
     named.into_iter().map(|(name, count)| (name.to_owned(), count)).collect()
 }

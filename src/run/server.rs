@@ -1,6 +1,7 @@
 //! Server: an address, or none -> the driver of the server that answers, its state as inputs, and what it holds.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -99,6 +100,7 @@ pub fn ladder_of(kind: ServerKind, facts: &ServerFacts) -> Vec<Rung> {
 #[derive(Debug, Default)]
 pub struct Listing {
     last: Mutex<Option<(Moment, Vec<Resident>)>>,
+    busy: AtomicU32,
 }
 
 impl Listing {
@@ -106,6 +108,11 @@ impl Listing {
     pub fn get(&self, now: Moment) -> Option<Vec<Resident>> {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         last.as_ref().filter(|(at, _)| now.since(*at) <= LISTING_MAX).map(|(_, residents)| residents.clone())
+    }
+
+    /// How many replies of ours run by the server's own word; none where it is not asked, or does not tell.
+    pub fn busy(&self) -> u32 {
+        self.busy.load(Ordering::Relaxed)
     }
 
     fn set(&self, listed: Option<(Moment, Vec<Resident>)>) {
@@ -123,6 +130,8 @@ pub struct Watch {
     /// Somebody has reason to think that it is time to look.
     pub nudge: Arc<Notify>,
     pub clock: Clock,
+    /// Whether the server is asked how many replies run, because they do not come through us.
+    pub asks_for_replies: bool,
 }
 
 impl Watch {
@@ -178,6 +187,15 @@ impl Watch {
     async fn look(&self) -> Result<(), ActError> {
         let listed = self.driver.residents().await?;
         let names = self.names.borrow().clone();
+        if self.asks_for_replies {
+            let mut busy = 0;
+            for resident in
+                listed.iter().filter(|one| names.iter().any(|name| self.driver.listed_name(name) == one.model))
+            {
+                busy += self.driver.busy(&resident.model).await.ok().flatten().unwrap_or_default();
+            }
+            self.listing.busy.store(busy, Ordering::Relaxed);
+        }
         let written = |listed: act::Resident| {
             let model = names.iter().find(|name| self.driver.listed_name(name) == listed.model).cloned();
             let state = match listed.state {

@@ -31,6 +31,7 @@ mod messages;
 mod operator;
 mod pressure;
 mod recording;
+mod round;
 mod server;
 mod start;
 mod stop;

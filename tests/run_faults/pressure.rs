@@ -126,7 +126,7 @@ async fn before_a_llama_server_it_goes_down_and_up_and_loses_nothing() {
 }
 
 /// Gives the fake's models real memory: a child process for each that is loaded, as a real server's runner is.
-fn weights(server: Arc<FakeOllama>, folder: &Path) -> JoinHandle<()> {
+pub(crate) fn weights(server: Arc<FakeOllama>, folder: &Path) -> JoinHandle<()> {
     let folder = folder.to_owned();
     tokio::spawn(async move {
         let mut held: BTreeMap<String, Part> = BTreeMap::new();

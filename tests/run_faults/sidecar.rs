@@ -35,6 +35,7 @@ pub(crate) struct Plan {
     pub(crate) observe: bool,
     /// Rungs with a context get models of their own.
     pub(crate) derive_models: bool,
+    pub(crate) gateway_off: bool,
 }
 
 /// A policy over these models, best first, that climbs soon.
@@ -76,8 +77,9 @@ impl Sidecar {
         let folder = tempfile::tempdir().unwrap();
         let (gateway, admin) = (format!("127.0.0.1:{}", free_port()), format!("127.0.0.1:{}", free_port()));
         let kind = plan.kind.map(|kind| format!(", kind: {kind}")).unwrap_or_default();
+        let asked = if plan.gateway_off { "off".to_owned() } else { format!("{{ listen: \"{gateway}\" }}") };
         let mut config = format!(
-            "server: {{ url: \"{}\"{kind} }}\ngateway: {{ listen: \"{gateway}\" }}\nadmin: {{ listen: \"{admin}\" }}\n\
+            "server: {{ url: \"{}\"{kind} }}\ngateway: {asked}\nadmin: {{ listen: \"{admin}\" }}\n\
              stop_grace: {}\n",
             plan.server,
             plan.stop_grace.unwrap_or("20s"),

@@ -3,6 +3,7 @@
 //!
 //! It changes nothing: no model is loaded, and a sidecar that runs beside it is not disturbed.
 
+mod clients;
 pub(super) mod finding;
 mod ladder;
 mod machine;
@@ -19,7 +20,7 @@ use self::finding::{Finding, Section, page};
 use self::machine::Waking;
 use self::server::{Processes, Started, Video};
 use super::contexts::{self, Deriving};
-use super::{BAD_CONFIGURATION, DriveArgs, NO, UNREACHABLE, color, exit, run, runtime};
+use super::{BAD_CONFIGURATION, DriveArgs, NO, UNREACHABLE, color, exit, run, runtime, status};
 use crate::act::Driver;
 use crate::act::find::locate;
 use crate::classify::tier::Machine;
@@ -90,7 +91,10 @@ async fn look(config: &Config, policy: Option<&Policy>) -> (Vec<Section>, Reache
                 Ok(facts) => of_server(driver.kind(), facts, &seen, view(root)),
                 Err(error) => vec![Finding::wrong("answers", error.to_string(), "see its log")],
             };
-            let mut sections = vec![machine, Section { title, findings }];
+            let status = status::ask(config).await.ok();
+            let asked = clients::findings(config, driver.kind(), status.as_ref());
+            let asked = Section { title: "The clients".to_owned(), findings: asked };
+            let mut sections = vec![machine, Section { title, findings }, asked];
             if let (Some(policy), Ok(facts)) = (policy, &facts) {
                 let title = format!("The policy ({})", config.policy.as_deref().unwrap_or(Path::new("")).display());
                 let mut findings = ladder::findings(policy, &driver, facts, &sample, found);

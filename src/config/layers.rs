@@ -12,7 +12,7 @@ use crate::policy::diagnostic::{Diagnostic, Diagnostics};
 use crate::policy::yaml::{self, Hints, nearest};
 
 /// Every key that a variable can set, and how its text is taken.
-pub(super) const KEYS: [(&str, Form); 32] = [
+pub(super) const KEYS: [(&str, Form); 33] = [
     ("server.url", Form::Text),
     ("server.kind", Form::Text),
     ("gateway", Form::Text),
@@ -39,6 +39,7 @@ pub(super) const KEYS: [(&str, Form); 32] = [
     ("tell.experiments.withhold", Form::Text),
     ("tell.experiments.within", Form::Text),
     ("tell.experiments.favour", Form::Parsed),
+    ("ollama.derive_models", Form::Parsed),
     ("sampling.nvml", Form::Text),
     ("store", Form::Text),
     ("pretend.memory", Form::Text),

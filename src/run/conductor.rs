@@ -23,7 +23,7 @@ use super::report::{self, Around, Decision};
 use super::sampling::Job;
 use super::server::Listing;
 use super::telling::Telling;
-use super::trying::try_out;
+use super::trying::{ended, try_out};
 use super::{staying, unseen};
 use crate::act::Driver;
 use crate::admin::asks::Ask;
@@ -79,6 +79,8 @@ pub struct Conductor {
     /// The one thing that is being asked of the server.
     pub(super) acting: Option<JoinHandle<()>>,
     releasing: Vec<JoinHandle<()>>,
+    /// A model that has come up is being tried.
+    trying: Option<JoinHandle<()>>,
     /// How often something was asked of it.
     pub(super) commands: u64,
     pub(super) round: staying::Shared,
@@ -105,6 +107,7 @@ impl Conductor {
             policy,
             acting: None,
             releasing: Vec::new(),
+            trying: None,
             commands: 0,
             round: staying::Shared::default(),
             reloading: None,
@@ -287,7 +290,9 @@ impl Conductor {
                 Command::CancelLoad { .. } => self.stop_acting(),
                 Command::Publish { rung, .. } => {
                     self.parts.gateway.publish(Arc::clone(&rung));
-                    try_out(&self.parts, &self.policy, &rung);
+                    if self.stop_by.is_none() {
+                        self.trying = try_out(&self.parts, &self.policy, &rung);
+                    }
                 }
                 Command::Close { rung, .. } => self.close(rung),
                 Command::HandOver { rung, to, .. } => self.parts.gateway.hand_over(&rung.name, &to),
@@ -364,8 +369,9 @@ impl Conductor {
     fn release(&mut self, rung: Arc<Rung>) {
         self.stop_acting();
         self.commands += 1;
-        let driver = Arc::clone(&self.parts.driver);
+        let (driver, trying) = (Arc::clone(&self.parts.driver), self.trying.take());
         self.releasing.push(tokio::spawn(async move {
+            ended(trying).await;
             if let Err(error) = driver.release(&rung).await {
                 tracing::warn!(message = "A model could not be given back.", rung = %rung.name, %error);
             }

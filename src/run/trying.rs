@@ -5,18 +5,21 @@
 
 use std::sync::Arc;
 
+use tokio::task::JoinHandle;
+
 use super::conductor::Parts;
 use crate::config::ServerKind;
 use crate::policy::{Policy, Rung};
 
-/// Sees to it that the gateway knows of this rung, which serves from now on.
-pub fn try_out(parts: &Parts, policy: &Policy, rung: &Arc<Rung>) {
+/// Sees to it that the gateway knows of this rung, which serves from now on. What is being asked for that has the model
+/// stay, so whoever gives the model back lets it end first.
+pub fn try_out(parts: &Parts, policy: &Policy, rung: &Arc<Rung>) -> Option<JoinHandle<()>> {
     let (gateway, driver, rung) = (parts.gateway.clone(), Arc::clone(&parts.driver), Arc::clone(rung));
     let is_no_use = !policy.hand_over || policy.ladder.len() < 2 || driver.kind() != ServerKind::Ollama;
     if is_no_use || parts.config.observe || gateway.is_known_to_continue(&rung.model) {
-        return;
+        return None;
     }
-    tokio::spawn(async move {
+    Some(tokio::spawn(async move {
         let continues = match gateway.beside_replies(&rung, driver.continues_reply(&rung)).await {
             Some(Ok(seen)) => seen.unwrap_or(false),
             Some(Err(error)) => {
@@ -33,5 +36,11 @@ pub fn try_out(parts: &Parts, policy: &Policy, rung: &Arc<Rung>) {
         };
         tracing::info!(message, rung = %rung.name);
         gateway.continues(&rung.model, continues);
-    });
+    }))
+}
+
+pub async fn ended(trying: Option<JoinHandle<()>>) {
+    if let Some(trying) = trying {
+        trying.await.ok();
+    }
 }

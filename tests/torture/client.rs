@@ -53,6 +53,8 @@ pub struct Tally {
     pub silence_max: Duration,
     pub gaps: Vec<Gap>,
     pub handed_over: u64,
+    /// Replies whose header names a rung that has not said a word of them, and its model.
+    pub silent: Vec<(String, String)>,
     /// Their clients did not wait for the end.
     pub left: u64,
     last_text: Option<Instant>,
@@ -98,6 +100,7 @@ impl Tally {
                 self.whole += u64::from(!ask.streamed);
                 self.tokens += good.tokens;
                 self.handed_over += good.handed_over;
+                self.silent.extend(good.silent.map(|model| (ask.tag.clone(), model)));
                 *self.by_model.entry(good.model).or_default() += 1;
             }
             Err(loss) => self.lose(loss.kind, format!("{}: {}", ask.tag, loss.why)),

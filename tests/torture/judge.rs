@@ -66,6 +66,8 @@ pub struct Good {
     pub model: String,
     /// How often another model went on with it.
     pub handed_over: u64,
+    /// The model whose rung began it, where the other one went on before it had said anything.
+    pub silent: Option<String>,
     pub tokens: u64,
 }
 
@@ -220,10 +222,13 @@ impl Seen {
         let (Some(id), [first, others @ ..]) = (self.ids.first().cloned(), &self.models[..]) else {
             return lost(Kind::Malformed, "no id or no model");
         };
-        let (model, handed_over) = (others.last().unwrap_or(first).clone(), others.len() as u64);
         let is_known = |model: &String| rungs.values().any(|known| known == model);
-        let agrees = match rung.map(|rung| rungs.get(rung)) {
-            Some(said) => said == Some(first),
+        let said = rung.map(|rung| rungs.get(rung));
+        let silent = said.flatten().filter(|said| *said != first && ask.may_be_handed_over && is_known(first)).cloned();
+        let (model, handed_over) =
+            (others.last().unwrap_or(first).clone(), others.len() as u64 + u64::from(silent.is_some()));
+        let agrees = match said {
+            Some(said) => said == Some(first) || silent.is_some(),
             // Headers that had to go out before a rung served cannot name it.
             None => self.waited && is_known(first),
         };
@@ -238,7 +243,7 @@ impl Seen {
             let (ends, pieces) = (self.ends, self.pieces);
             return lost(kind, format!("ends {ends:?}, {tokens} tokens in {pieces} frames, asked were {}", ask.tokens));
         }
-        Ok(Good { id, model, handed_over, tokens })
+        Ok(Good { id, model, handed_over, silent, tokens })
     }
 }
 
@@ -295,8 +300,13 @@ pub fn prove() -> Result<(), String> {
     let joined =
         [mo, piece("a", "others"), end.replace("weights", "others"), two.replace("weights", "others"), done].concat();
     let got = Got { status: 200, rung: Some("large".to_owned()), body: joined.into(), broken: None };
-    match judge(&Ask { may_be_handed_over: true, ..ask }, &got, &rungs) {
-        Ok(good) if good.handed_over == 1 && good.model == "others" => Ok(()),
-        other => Err(format!("the judge says {other:?} of a reply that was handed over")),
+    let silent = Got { body: String::from_utf8_lossy(&got.body).replace("weights", "others").into(), ..got.clone() };
+    let ask = Ask { may_be_handed_over: true, ..ask };
+    for (got, began) in [(got, None), (silent, Some("weights"))] {
+        match judge(&ask, &got, &rungs) {
+            Ok(good) if good.handed_over == 1 && good.model == "others" && good.silent.as_deref() == began => {}
+            other => return Err(format!("the judge says {other:?} of a reply that was handed over")),
+        }
     }
+    Ok(())
 }

@@ -177,7 +177,8 @@ async fn forced(out: &Out, held: u32, way: &str, count: u64) -> Result<bool, Str
         forced.failures.push(why);
     }
     let events = ended(bench, &mut forced.failures).await?;
-    let tally = clients.tally();
+    let mut tally = clients.tally();
+    report::begun(&events, &mut tally);
     let witness = report::witness(&events);
     report::forced(out, way, &forced, &tally, &witness);
     if tally.handed_over == 0 {

@@ -74,6 +74,18 @@ pub fn answered_once(events: &[Event], tally: &mut Tally) {
     }
 }
 
+/// A rung that is named for a reply and has said nothing of it must at least have been asked for it.
+pub fn begun(events: &[Event], tally: &mut Tally) {
+    let was_asked = |of: &str, by: &str| {
+        events.iter().any(|event| matches!(event, Event::Asked { tag, model, .. } if tag == of && model == by))
+    };
+    for (tag, model) in std::mem::take(&mut tally.silent) {
+        if !was_asked(&tag, &model) {
+            tally.lose(Kind::Misrouted, format!("{tag}: it bears the rung of {model}, which was never asked"));
+        }
+    }
+}
+
 /// What is known after forced switches.
 pub fn forced(out: &Out, way: &str, forced: &Forced, tally: &Tally, witness: &Witness) {
     let ms = |duration: Duration| format!("{:>6} ms", duration.as_millis());

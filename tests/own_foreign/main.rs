@@ -36,6 +36,8 @@ const MEANWHILE_EVERY: u32 = 5;
 const THAWED: Duration = Duration::from_millis(10_500);
 /// How long pages that were given back may be off every list, and how old the server's own list may be.
 const SETTLED: Duration = Duration::from_millis(500);
+/// How often it is looked once more, 50 ms later each time, where the numbers are not right.
+const LOOKS_AGAIN: u32 = 20;
 /// What is called a look every 10 ms.
 const LOOKED_EVERY: Duration = Duration::from_millis(15);
 
@@ -116,9 +118,17 @@ fn never_rises(rig: &mut Rig) -> Seen {
     Ok(())
 }
 
-/// What is seen without what is held back is what others really hold.
+/// What is seen without what is held back is what others really hold. A virtual machine tells its host of free pages in
+/// lots of 128 MiB, and has them on no list meanwhile: what is gone at the next look was that.
 fn is_near(rig: &mut Rig, start: &Mark, when: &str) -> Seen {
-    let off = rig.off_by(start).unfrozen;
+    let mut off = rig.off_by(start).unfrozen;
+    for _ in 0..LOOKS_AGAIN {
+        if off.unsigned_abs() < allowed(rig) {
+            break;
+        }
+        rig.run(SETTLED / 10);
+        off = rig.off_by(start).unfrozen;
+    }
     holds(off.unsigned_abs() < allowed(rig), || {
         format!("{when}, others are taken to hold {} MiB more than they do:\n{}", off / MIB as i64, rig.history())
     })

@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use tierkeeper::gateway::Event;
 use tokio::sync::mpsc;
 
-use super::hand_overs::{EVENTS, handed_over, rest, rig};
-use super::rig::{Act, Rig, drained, frame, json_of, rung, until};
+use super::hand_overs::{EVENTS, handed_over, is_asked_again, rest, rig};
+use super::rig::{Act, Rig, drained, frame, rung, until};
 
 const MESSAGES: &str = "/v1/messages";
 const RESPONSES: &str = "/v1/responses";
@@ -195,18 +195,6 @@ async fn what_a_template_would_answer_instead_is_finished_where_it_is() {
 #[tokio::test]
 async fn one_that_is_not_streamed_is_asked_again() {
     for (target, request) in [(MESSAGES, MESSAGE), (RESPONSES, RESPONSE)] {
-        let mut rig = rig().await;
-        rig.act(Act::Silent);
-        let answer = rig.post_aside(target, &request.replace("\"stream\":true,", ""));
-        rig.settles_at(1, 0).await;
-        assert!(until(|| !rig.script.seen.lock().unwrap().is_empty()).await);
-        rig.gateway.close("large");
-        rig.gateway.hand_over("large", &rung("small"));
-        let mut told = [rig.event().await, rig.event().await];
-        told.sort_by_key(|event| matches!(event, Event::HandedOver { .. }));
-        assert_eq!(told, [drained("large"), handed_over(1, 0)]);
-        rig.gateway.publish(rung("small"));
-        assert_eq!(json_of(answer.await.unwrap()).await["model"], "model-small");
-        rig.settles_at(0, 0).await;
+        is_asked_again(target, &request.replace("\"stream\":true,", "")).await;
     }
 }

@@ -175,24 +175,29 @@ async fn a_reply_that_cannot_be_gone_on_with_ends_with_its_apis_error() {
     rig.settles_at(0, 0).await;
 }
 
+/// Has a request that is not answered yet change hands, and sees that the other rung answers it.
+pub async fn is_asked_again(target: &str, request: &str) {
+    let mut rig = rig().await;
+    rig.act(Act::Silent);
+    let answer = rig.post_aside(target, request);
+    rig.settles_at(1, 0).await;
+    assert!(until(|| !rig.script.seen.lock().unwrap().is_empty()).await);
+    rig.gateway.close("large");
+    rig.gateway.hand_over("large", &rung("small"));
+    let mut told = [rig.event().await, rig.event().await];
+    told.sort_by_key(|event| matches!(event, Event::HandedOver { .. }));
+    assert_eq!(told, [drained("large"), handed_over(1, 0)]);
+    rig.gateway.publish(rung("small"));
+    assert_eq!(json_of(answer.await.unwrap()).await["model"], "model-small");
+    rig.settles_at(0, 0).await;
+}
+
 #[tokio::test]
 async fn a_request_that_is_not_answered_yet_is_asked_of_the_other_rung() {
     for (target, request) in
         [(CHAT, r#"{"model":"mai","messages":[],"tools":[{}]}"#), ("/v1/messages", r#"{"model":"mai"}"#)]
     {
-        let mut rig = rig().await;
-        rig.act(Act::Silent);
-        let answer = rig.post_aside(target, request);
-        rig.settles_at(1, 0).await;
-        assert!(until(|| !rig.script.seen.lock().unwrap().is_empty()).await);
-        rig.gateway.close("large");
-        rig.gateway.hand_over("large", &rung("small"));
-        let mut told = [rig.event().await, rig.event().await];
-        told.sort_by_key(|event| matches!(event, Event::HandedOver { .. }));
-        assert_eq!(told, [drained("large"), handed_over(1, 0)]);
-        rig.gateway.publish(rung("small"));
-        assert_eq!(json_of(answer.await.unwrap()).await["model"], "model-small");
-        rig.settles_at(0, 0).await;
+        is_asked_again(target, request).await;
     }
 }
 

@@ -5,7 +5,7 @@ use tokio::time::sleep;
 
 use super::reply::{Form, MESSAGES, RESPONSES, Reply, TOKENS, Whole, thought};
 use super::rig::{LARGE, Rig, rung};
-use super::{Duration, gone_on_with, is_of_both};
+use super::{Duration, gone_on_with, gone_on_with_alone, is_of_both};
 
 /// The kinds of events in their order, those that say something once for all.
 fn course(whole: &Whole) -> Vec<&str> {
@@ -84,23 +84,8 @@ async fn a_message_and_a_response_are_gone_on_with_in_the_same_sentence() {
 async fn where_the_large_one_must_go_first_a_message_and_a_response_stall_and_are_gone_on_with() {
     let mut rig = Rig::new().await;
     for form in [MESSAGES, RESPONSES] {
-        rig.load("large").await;
-        rig.gateway.publish(rung("large"));
-        let mut reply = Reply::begin(&rig, form, &form.request()).await;
-        reply.until(|reply| reply.words().len() >= 20).await;
-        rig.gateway.close("large");
-        rig.gateway.hand_over("large", &rung("small"));
-        assert_eq!(rig.handed_over().await, (1, 0));
-        rig.unload("large").await;
-        rig.load("small").await;
-        rig.gateway.publish(rung("small"));
-        let whole = reply.whole().await;
-        rig.load("large").await;
-        is_of_both(&rig, form, &form.request(), &whole).await;
+        let whole = gone_on_with_alone(&mut rig, form, 20).await;
         is_one_reply(form, &whole);
-        rig.gateway.close("small");
-        rig.unload("small").await;
-        rig.event().await;
     }
 }
 

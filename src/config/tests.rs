@@ -171,6 +171,7 @@ fn every_setting_can_be_a_variable() {
 server: { url: box, kind: ollama }
 gateway: { listen: '127.0.0.1:1', alias: [a], trusted_network: true, token_file: t, hosts: [h], hold: { count: 1, bytes: 1MiB, age: 1s }, body_max: 1MiB, in_band: { header: true, asleep: true } }
 admin: { listen: '127.0.0.1:2', token_file: t, hosts: [h] }
+ollama: { derive_models: true }
 policy: p
 tell: { persona: p, upgrades: true, quiet_hours: 22-7, privacy: program_names, webhooks: [], experiments: { withhold: 10%, within: 30m, favour: true } }
 sampling: { nvml: n }

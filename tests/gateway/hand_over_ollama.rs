@@ -209,3 +209,50 @@ async fn what_is_asked_of_a_model_beside_its_replies_counts_as_one_and_a_cut_end
     assert_eq!(asking.await.unwrap(), None);
     assert_eq!(rig.event().await, drained("large"));
 }
+
+#[tokio::test]
+async fn openais_chat_is_gone_on_with_by_a_model_that_was_seen_to_go_on() {
+    let event = |model: &str, content: &str| {
+        let choice = json!({ "index": 0, "delta": { "role": "assistant", "content": content }, "finish_reason": null });
+        json!({ "id": format!("chatcmpl-{model}"), "object": "chat.completion.chunk", "created": 1, "model": model,
+            "system_fingerprint": "fp_ollama", "choices": [choice] })
+    };
+    let asked = r#"{"model":"mai","stream":true,"max_tokens":9,"reasoning":{"effort":"high"},
+        "messages":[{"role":"user","content":[{"type":"text","text":"tell"}]}]}"#;
+    let (target, sse) = ("/v1/chat/completions", "text/event-stream");
+    let rig = rig().await;
+    rig.gateway.continues("model-small", true);
+    let (words, fed) = mpsc::channel(8);
+    rig.act(Act::Fed(sse, fed));
+    let answer = rig.post_aside(target, asked);
+    words.send(Bytes::from(format!("data: {}\n\n", event("large", "Once")))).await.unwrap();
+    let mut body = answer.await.unwrap().into_body();
+    let mut had = std::str::from_utf8(&frame(&mut body).await.unwrap().unwrap()).unwrap().to_owned();
+    rig.gateway.close("large");
+    rig.gateway.hand_over("large", &rung("small"));
+    rig.settles_at(0, 1).await;
+    let (words, fed) = mpsc::channel(8);
+    rig.act(Act::Fed(sse, fed));
+    rig.seen();
+    rig.gateway.publish(rung("small"));
+    let mut end = event("small", "");
+    end["choices"][0]["finish_reason"] = "length".into();
+    let rest = format!("data: {}\n\ndata: {end}\n\ndata: [DONE]\n\n", event("small", " upon"));
+    words.send(Bytes::from(rest)).await.unwrap();
+    drop(words);
+    while let Some(Ok(piece)) = frame(&mut body).await {
+        had.push_str(std::str::from_utf8(&piece).unwrap());
+    }
+    let data: Vec<&str> = had.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
+    assert_eq!(data.last(), Some(&"[DONE]"), "{had}");
+    let events: Vec<Value> = data[..data.len() - 1].iter().map(|data| serde_json::from_str(data).unwrap()).collect();
+    assert!(events.iter().all(|event| event["id"] == "chatcmpl-large"), "{had}");
+    let text: String = events.iter().filter_map(|event| event["choices"][0]["delta"]["content"].as_str()).collect();
+    assert_eq!(text, "Once upon");
+    rig.settles_at(0, 0).await;
+    let seen = rig.seen();
+    let request: Value = serde_json::from_slice(&seen.iter().find(|seen| seen.target == target).unwrap().body).unwrap();
+    assert_eq!(request["messages"][1], json!({ "role": "assistant", "content": "Once" }));
+    assert_eq!((&request["max_tokens"], &request["model"]), (&json!(8), &json!("model-small")));
+    assert_eq!((&request["reasoning"], &request["reasoning_effort"]), (&json!({ "effort": "none" }), &json!("none")));
+}

@@ -19,6 +19,8 @@ pub enum Dialect {
 pub enum Flat {
     /// OpenAI's chat.
     Chat,
+    /// The same as Ollama answers it, who shows no templates.
+    OllamaV1,
     /// OpenAI's completions.
     Text,
     /// llama-server's own completion.
@@ -79,7 +81,9 @@ impl Dialect {
     pub fn frames(self) -> Frames {
         match self {
             Dialect::Flat(Flat::OllamaChat | Flat::OllamaText) => Frames::Lines,
-            Dialect::Flat(Flat::Chat | Flat::Text | Flat::Native) | Dialect::Parts(_) => Frames::Events,
+            Dialect::Flat(Flat::Chat | Flat::OllamaV1 | Flat::Text | Flat::Native) | Dialect::Parts(_) => {
+                Frames::Events
+            }
         }
     }
 }
@@ -96,7 +100,7 @@ impl Flat {
                 bound: record["index"].as_u64().unwrap_or(0) > 0,
                 ..Said::default()
             },
-            Flat::Text | Flat::Chat => self.read_choice(record),
+            Flat::Text | Flat::Chat | Flat::OllamaV1 => self.read_choice(record),
             Flat::OllamaChat => Said {
                 content: text_of(&record["message"]["content"]),
                 thought: !text_of(&record["message"]["thinking"]).is_empty(),
@@ -126,7 +130,7 @@ impl Flat {
 
     pub fn identity(self, record: &Value) -> Identity {
         let keys = match self {
-            Flat::Chat | Flat::Text | Flat::Native => IDENTITY.as_slice(),
+            Flat::Chat | Flat::OllamaV1 | Flat::Text | Flat::Native => IDENTITY.as_slice(),
             Flat::OllamaChat | Flat::OllamaText => &OLLAMA_IDENTITY,
         };
         keys.iter().filter_map(|key| Some(((*key).to_owned(), record.get(*key)?.clone()))).collect()
@@ -164,7 +168,7 @@ impl Flat {
                 }
                 add_up_ollama(&mut record, before);
             }
-            Flat::Text | Flat::Chat => {
+            Flat::Text | Flat::Chat | Flat::OllamaV1 => {
                 if let Some(choice) = record.get_mut("choices").and_then(|choices| choices.get_mut(0)) {
                     say(self, choice, content);
                 }
@@ -180,7 +184,7 @@ impl Flat {
         }
         // The announcement of who speaks, and the words that are known, have been passed on already.
         let nothing_else = !said.finish && !said.thought && record.get("usage").is_none_or(Value::is_null);
-        let is_choice = !matches!(self, Flat::Chat | Flat::Text) || record["choices"].get(0).is_some();
+        let is_choice = !matches!(self, Flat::Chat | Flat::OllamaV1 | Flat::Text) || record["choices"].get(0).is_some();
         (!(empty && nothing_else && is_choice)).then_some(record)
     }
 
@@ -210,7 +214,7 @@ impl Flat {
                 record["choices"][0]["text"] = "".into();
                 record["choices"][0]["finish_reason"] = "stop".into();
             }
-            Flat::Chat => {
+            Flat::Chat | Flat::OllamaV1 => {
                 record["choices"][0]["delta"] = Value::Object(Map::new());
                 record["choices"][0]["finish_reason"] = "stop".into();
             }

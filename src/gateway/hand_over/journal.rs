@@ -318,7 +318,7 @@ impl Journal {
         match &mut self.form {
             Form::Flat(flat, identity) => {
                 self.frames.write(flat.stop(json, identity).to_string().as_bytes(), out);
-                if matches!(flat, Flat::Chat | Flat::Text) {
+                if matches!(flat, Flat::Chat | Flat::OllamaV1 | Flat::Text) {
                     self.frames.write(DONE, out);
                 }
             }

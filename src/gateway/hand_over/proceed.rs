@@ -17,6 +17,7 @@ pub fn dialect(server: ServerKind, path: &str) -> Option<Dialect> {
         (ServerKind::LlamaServer, "/completion" | "/completions") => Some(Dialect::Flat(Flat::Native)),
         (ServerKind::LlamaServer, "/v1/messages") => Some(Dialect::Parts(Parts::Messages)),
         (ServerKind::LlamaServer, "/v1/responses") => Some(Dialect::Parts(Parts::Responses)),
+        (ServerKind::Ollama, "/v1/chat/completions") => Some(Dialect::Flat(Flat::OllamaV1)),
         (ServerKind::Ollama, "/api/chat") => Some(Dialect::Flat(Flat::OllamaChat)),
         (ServerKind::Ollama, "/api/generate") => Some(Dialect::Flat(Flat::OllamaText)),
         (ServerKind::LlamaServer | ServerKind::Ollama, _) => None,
@@ -28,7 +29,9 @@ impl Dialect {
     pub fn repeats(self) -> Repeats {
         match self {
             Dialect::Flat(Flat::Chat) | Dialect::Parts(_) => Repeats::Given,
-            Dialect::Flat(Flat::Text | Flat::Native | Flat::OllamaChat | Flat::OllamaText) => Repeats::Nothing,
+            Dialect::Flat(Flat::OllamaV1 | Flat::Text | Flat::Native | Flat::OllamaChat | Flat::OllamaText) => {
+                Repeats::Nothing
+            }
         }
     }
 
@@ -66,10 +69,13 @@ impl Dialect {
             Dialect::Flat(Flat::OllamaText) => {
                 request.value("raw") == Some(b"true") && text_of(request.value("prompt")).is_some()
             }
-            Dialect::Flat(Flat::OllamaChat) => {
+            Dialect::Flat(Flat::OllamaChat | Flat::OllamaV1) => {
+                let is_text = |message: &Value| {
+                    let images = message["images"].as_array().is_none_or(Vec::is_empty);
+                    images && (message["content"].is_null() || parts_of(&message["content"]).is_some())
+                };
                 let messages = list_of(request.value("messages")).unwrap_or_default();
-                messages.last().is_some_and(|last| last["role"] != "assistant")
-                    && messages.iter().all(|message| message["images"].as_array().is_none_or(Vec::is_empty))
+                messages.last().is_some_and(|last| last["role"] != "assistant") && messages.iter().all(is_text)
             }
             Dialect::Flat(Flat::Chat) | Dialect::Parts(_) => {
                 let messages = self.chat(request).and_then(|chat| list_of(chat.value("messages")));
@@ -100,9 +106,11 @@ impl Dialect {
         match (self, partial) {
             (_, Partial::Unsaid) | (Dialect::Flat(Flat::Text | Flat::Native | Flat::OllamaText), Partial::Thoughts) => {
             }
-            (Dialect::Flat(Flat::OllamaChat), Partial::Thoughts) => changes.push(("think", b"false".to_vec())),
-            (Dialect::Flat(Flat::OllamaChat), Partial::Text(said)) => {
-                changes.push(("think", b"false".to_vec()));
+            (Dialect::Flat(flat @ (Flat::OllamaChat | Flat::OllamaV1)), Partial::Thoughts) => {
+                changes.extend(ollama_without_thoughts(flat));
+            }
+            (Dialect::Flat(flat @ (Flat::OllamaChat | Flat::OllamaV1)), Partial::Text(said)) => {
+                changes.extend(ollama_without_thoughts(flat));
                 text = request.appended("messages", &[json!({ "role": "assistant", "content": said })])?;
             }
             (Dialect::Flat(Flat::Chat) | Dialect::Parts(_), Partial::Thoughts) => {
@@ -141,7 +149,7 @@ impl Dialect {
                 let options = Bytes::copy_from_slice(request.value("options")?);
                 Document::read(options, request.keys()).ok()
             }
-            Dialect::Flat(Flat::Chat | Flat::Text | Flat::Native) | Dialect::Parts(_) => None,
+            Dialect::Flat(Flat::Chat | Flat::OllamaV1 | Flat::Text | Flat::Native) | Dialect::Parts(_) => None,
         }
     }
 
@@ -155,7 +163,9 @@ impl Dialect {
             Dialect::Flat(Flat::OllamaChat | Flat::OllamaText) => {
                 self.options(request).and_then(|options| value_of(options.value(key)))
             }
-            Dialect::Flat(Flat::Chat | Flat::Text | Flat::Native) | Dialect::Parts(_) => value_of(request.value(key)),
+            Dialect::Flat(Flat::Chat | Flat::OllamaV1 | Flat::Text | Flat::Native) | Dialect::Parts(_) => {
+                value_of(request.value(key))
+            }
         };
         match stop {
             Some(Value::String(stop)) => vec![stop],
@@ -167,7 +177,7 @@ impl Dialect {
     /// What the model reads; a chat has to be put into the model's template first.
     pub fn prompt(self, request: &Document) -> Option<String> {
         match self {
-            Dialect::Flat(Flat::Chat | Flat::OllamaChat) | Dialect::Parts(_) => None,
+            Dialect::Flat(Flat::Chat | Flat::OllamaV1 | Flat::OllamaChat) | Dialect::Parts(_) => None,
             Dialect::Flat(Flat::Text | Flat::Native | Flat::OllamaText) => text_of(request.value("prompt")),
         }
     }
@@ -177,7 +187,9 @@ impl Dialect {
     pub fn chat(self, request: &Document) -> Option<Document> {
         let mut messages = Vec::new();
         match self {
-            Dialect::Flat(Flat::Text | Flat::Native | Flat::OllamaChat | Flat::OllamaText) => return None,
+            Dialect::Flat(Flat::OllamaV1 | Flat::Text | Flat::Native | Flat::OllamaChat | Flat::OllamaText) => {
+                return None;
+            }
             Dialect::Flat(Flat::Chat) => return Document::read(request.bytes(), Keys::Exact).ok(),
             Dialect::Parts(Parts::Messages) => {
                 if let Some(system) = value_of(request.value("system")) {
@@ -247,6 +259,14 @@ fn text_of(value: Option<&[u8]>) -> Option<String> {
 }
 
 const TEMPLATE_SETTINGS: &str = "chat_template_kwargs";
+
+/// The same before Ollama. On its OpenAI route the nested effort goes before the plain one, where it is known.
+fn ollama_without_thoughts(flat: Flat) -> Vec<(&'static str, Vec<u8>)> {
+    if flat == Flat::OllamaV1 {
+        return vec![("reasoning", br#"{"effort":"none"}"#.to_vec()), ("reasoning_effort", br#""none""#.to_vec())];
+    }
+    vec![("think", b"false".to_vec())]
+}
 
 /// A model that may think first does not take a reply that was begun.
 fn without_thoughts(request: &Document) -> (&'static str, Vec<u8>) {

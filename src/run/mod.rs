@@ -10,6 +10,7 @@ pub mod trigger;
 mod conductor;
 mod control;
 mod decisions;
+mod handles;
 mod hearing;
 mod keeping;
 mod leases;
@@ -110,6 +111,7 @@ pub enum RunError {
 
 /// Runs until it is told to stop.
 pub async fn run(setup: Setup, signals: mpsc::Receiver<Signal>) -> Result<(), RunError> {
+    handles::raise();
     let gateway_listener = match setup.config.gateway_off {
         true => None,
         false => Some(listen(setup.config.gateway.listen).await?),

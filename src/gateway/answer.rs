@@ -4,7 +4,6 @@ use bytes::Bytes;
 use http::header::CONTENT_ENCODING;
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
 
 use super::errors::{Failure, Family, Fault};
 use super::hand_over::kept::Kept;
@@ -12,6 +11,7 @@ use super::instance::Admission;
 use super::late::LateBody;
 use super::reply::{Body, ReplyBody, media_type};
 use super::upstream::strip_hop_by_hop;
+use super::wire::incoming::Incoming;
 use super::{Shared, context};
 
 pub const RUNG_HEADER: HeaderName = HeaderName::from_static("x-tierkeeper-rung");

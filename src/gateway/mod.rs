@@ -28,6 +28,7 @@ pub mod spoken;
 mod speed;
 mod told;
 mod upstream;
+mod wire;
 
 use std::collections::BTreeMap;
 use std::future::Future;

@@ -11,7 +11,6 @@ use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH};
 use http::{HeaderMap, HeaderName, Method, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
-use hyper::body::Incoming;
 use tokio::sync::Notify;
 
 use super::admit::Comes;
@@ -26,6 +25,7 @@ use super::reply::Body;
 use super::routes::{Kind, Route};
 use super::spoken::Chat;
 use super::upstream::{Unanswered, without_autoload};
+use super::wire::incoming::Incoming;
 use super::{Event, Shared, context, told};
 use crate::config::ServerKind;
 use crate::policy::Rung;

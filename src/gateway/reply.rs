@@ -14,7 +14,6 @@ use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue};
 use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
-use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
 use super::Event;
@@ -25,6 +24,8 @@ use super::late::{COMMENT, SILENT_FOR};
 use super::record::Record;
 use super::running::{Live, Running, Stage, State};
 use super::speed::Tail;
+use super::wire::WireError;
+use super::wire::incoming::Incoming;
 
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub type Body = UnsyncBoxBody<Bytes, BoxError>;
@@ -49,6 +50,15 @@ pub struct ReplyBody {
     /// When its client is next told that it stalls.
     comment: Option<Pin<Box<Sleep>>>,
     ended: bool,
+    last: Last,
+}
+
+/// What was last given to the connection. An error makes it drop all that it has not sent yet, so it is let send first.
+enum Last {
+    Nothing,
+    Data,
+    /// It is to be told next.
+    Error(BoxError),
 }
 
 enum Framing {
@@ -67,7 +77,7 @@ enum Broken {
     #[error("the server sent nothing for too long")]
     Idle,
     #[error("the server broke off: {0}")]
-    Upstream(hyper::Error),
+    Upstream(WireError),
     /// llama-server's router closes a stream in order, with a line of its own, when the process with the model has died.
     #[error("the server ended the reply within an event")]
     WithinEvent,
@@ -98,6 +108,50 @@ impl ReplyBody {
             patience: FIRST_BYTE_MAX,
             comment: None,
             ended: false,
+            last: Last::Nothing,
+        }
+    }
+
+    /// The next piece for the client.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BoxError>>> {
+        loop {
+            if let Framing::Lines(lines) = &mut self.framing
+                && let Some(line) = lines.next()
+            {
+                return Poll::Ready(Some(Ok(line)));
+            }
+            if self.ended {
+                return Poll::Ready(None);
+            }
+            match ready!(self.poll_upstream(cx)) {
+                Some(Ok(data)) if data.is_empty() => {}
+                Some(Ok(data)) => match &mut self.framing {
+                    Framing::Raw => return Poll::Ready(Some(Ok(data))),
+                    Framing::Events(tail) => {
+                        follow(tail, &data);
+                        return Poll::Ready(Some(Ok(data)));
+                    }
+                    Framing::Lines(lines) => lines.add(data),
+                },
+                Some(Err(broken)) => {
+                    self.ended = true;
+                    return Poll::Ready(Some(self.last_words(broken)));
+                }
+                None => {
+                    self.ended = true;
+                    match &mut self.framing {
+                        Framing::Lines(lines) => {
+                            if let Some(rest) = lines.finish() {
+                                return Poll::Ready(Some(Ok(rest)));
+                            }
+                        }
+                        Framing::Events(tail) if !at_boundary(*tail) => {
+                            return Poll::Ready(Some(self.last_words(Broken::WithinEvent)));
+                        }
+                        Framing::Events(_) | Framing::Raw => {}
+                    }
+                }
+            }
         }
     }
 
@@ -196,7 +250,7 @@ impl Drop for ReplyBody {
 /// Before it leaves: it still counts itself among those in flight.
 fn tell_speed(record: &Record, live: &Live, tail: &Tail) {
     let Some(admission) = &live.admission else { return };
-    let Some(counted) = tail.counted().filter(|_| record.speeds.is_due()) else { return };
+    let Some(counted) = record.speeds.due(|| tail.counted()) else { return };
     let in_flight = u32::try_from(admission.beside()).unwrap_or(u32::MAX);
     let (rung, tokens, took_us) = (admission.rung().name.clone(), counted.tokens, counted.took_us);
     record.tell(Event::Replied { rung, tokens, took_us, in_flight });
@@ -208,45 +262,22 @@ impl http_body::Body for ReplyBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
-        loop {
-            if let Framing::Lines(lines) = &mut this.framing
-                && let Some(line) = lines.next()
-            {
-                return Poll::Ready(Some(Ok(Frame::data(line))));
-            }
-            if this.ended {
-                return Poll::Ready(None);
-            }
-            match ready!(this.poll_upstream(cx)) {
-                Some(Ok(data)) if data.is_empty() => {}
-                Some(Ok(data)) => match &mut this.framing {
-                    Framing::Raw => return Poll::Ready(Some(Ok(Frame::data(data)))),
-                    Framing::Events(tail) => {
-                        follow(tail, &data);
-                        return Poll::Ready(Some(Ok(Frame::data(data))));
-                    }
-                    Framing::Lines(lines) => lines.add(data),
-                },
-                Some(Err(broken)) => {
-                    this.ended = true;
-                    return Poll::Ready(Some(this.last_words(broken).map(Frame::data)));
+        let next = match std::mem::replace(&mut this.last, Last::Nothing) {
+            Last::Error(error) => return Poll::Ready(Some(Err(error))),
+            Last::Nothing => ready!(this.poll_next(cx)),
+            Last::Data => match ready!(this.poll_next(cx)) {
+                Some(Err(error)) => {
+                    this.last = Last::Error(error);
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
                 }
-                None => {
-                    this.ended = true;
-                    match &mut this.framing {
-                        Framing::Lines(lines) => {
-                            if let Some(rest) = lines.finish() {
-                                return Poll::Ready(Some(Ok(Frame::data(rest))));
-                            }
-                        }
-                        Framing::Events(tail) if !at_boundary(*tail) => {
-                            return Poll::Ready(Some(this.last_words(Broken::WithinEvent).map(Frame::data)));
-                        }
-                        Framing::Events(_) | Framing::Raw => {}
-                    }
-                }
-            }
+                next => next,
+            },
+        };
+        if let Some(Ok(_)) = &next {
+            this.last = Last::Data;
         }
+        Poll::Ready(next.map(|next| next.map(Frame::data)))
     }
 }
 

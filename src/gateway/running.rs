@@ -7,7 +7,6 @@ use std::task::{Context, Waker};
 
 use bytes::Bytes;
 use http::HeaderMap;
-use hyper::body::Incoming;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::hand_over::journal::Out;
@@ -15,6 +14,7 @@ use super::hand_over::kept::{Kept, Proposal};
 use super::hold::Share;
 use super::instance::{Admission, locked};
 use super::record::Record;
+use super::wire::incoming::Incoming;
 
 /// What a reply that runs holds. The server's side is let go first, then the count falls.
 pub struct Live {

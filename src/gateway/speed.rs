@@ -59,13 +59,15 @@ fn number_after(text: &[u8], key: &[u8]) -> Option<f64> {
 pub struct Paced(Mutex<Option<Instant>>);
 
 impl Paced {
-    pub fn is_due(&self) -> bool {
+    /// What there is to tell, if it is time; only then is it looked for.
+    pub fn due<T>(&self, find: impl FnOnce() -> Option<T>) -> Option<T> {
         let (mut last, now) = (locked(&self.0), Instant::now());
-        let due = last.is_none_or(|last| now.duration_since(last) >= TOLD_EVERY);
-        if due {
-            *last = Some(now);
+        if last.is_some_and(|last| now.duration_since(last) < TOLD_EVERY) {
+            return None;
         }
-        due
+        let found = find()?;
+        *last = Some(now);
+        Some(found)
     }
 }
 
@@ -103,9 +105,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn of_many_replies_a_few_are_told() {
         let paced = Paced::default();
-        assert!(paced.is_due());
-        assert!(!paced.is_due(), "so soon after the last one");
+        assert_eq!(paced.due(|| None::<u8>), None);
+        assert_eq!(paced.due(|| Some(1)), Some(1), "nothing was told yet");
+        assert_eq!(paced.due(|| -> Option<u8> { panic!("so soon after the last one") }), None);
         tokio::time::advance(TOLD_EVERY).await;
-        assert!(paced.is_due());
+        assert_eq!(paced.due(|| Some(2)), Some(2));
     }
 }

@@ -1,32 +1,27 @@
 //! Upstream: a request as it goes to the server -> the server's answer, or why there is none.
 //!
-//! The plain HTTP client and nothing around it: it reads no proxy settings, follows no redirects and needs no
+//! A plain HTTP client (`wire`) and nothing around it: it reads no proxy settings, follows no redirects and needs no
 //! certificates, so that nothing but the configured address can ever be reached through it.
 
-use std::error::Error;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, ORIGIN, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
-use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderMap, HeaderName, Method, Request, Response, Uri};
-use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use http::uri::{PathAndQuery, Scheme};
+use http::{HeaderMap, HeaderName, Method, Response, Uri};
 use percent_encoding::percent_decode_str;
 
 use super::reply::FIRST_BYTE_MAX;
+use super::wire::WireError;
+use super::wire::incoming::Incoming;
+use super::wire::pool::Pool;
 use super::{GatewayError, Server};
 use crate::config::ServerKind;
 
-const CONNECT_MAX: Duration = Duration::from_secs(5);
-
 pub struct Upstream {
-    client: Client<HttpConnector, Full<Bytes>>,
-    authority: Authority,
+    pool: Arc<Pool>,
     /// Requests that were sent to the server.
     asked: AtomicU64,
     /// The path under which the server's API begins, without its last slash.
@@ -53,22 +48,14 @@ impl Upstream {
         let unusable = || GatewayError::ServerUrl { url: server.url.clone() };
         let uri: Uri = server.url.parse().map_err(|_| unusable())?;
         let authority = uri.authority().filter(|_| uri.scheme() == Some(&Scheme::HTTP)).ok_or_else(unusable)?;
-        let mut connector = HttpConnector::new();
-        // Without it each small piece waits for the acknowledgement of the one before: 40 ms on a loopback.
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(CONNECT_MAX));
         // llama-server gives each open connection a thread, idle ones for 5 s, so only few are kept for it.
         let (idle_max, idle_for) = match server.kind {
             ServerKind::Ollama => (64, Duration::from_secs(30)),
             ServerKind::LlamaServer => (8, Duration::from_secs(3)),
         };
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(idle_for)
-            .pool_max_idle_per_host(idle_max)
-            .build(connector);
+        let pool = Pool::new(authority.clone(), idle_max, idle_for);
         let prefix = uri.path().trim_end_matches('/').to_owned();
-        Ok(Upstream { client, authority: authority.clone(), asked: AtomicU64::new(0), prefix })
+        Ok(Upstream { pool, asked: AtomicU64::new(0), prefix })
     }
 
     pub fn asked(&self) -> u64 {
@@ -84,17 +71,11 @@ impl Upstream {
     ) -> Result<Response<Incoming>, Unanswered> {
         self.asked.fetch_add(1, Ordering::Relaxed);
         let target = PathAndQuery::try_from(format!("{}{path_and_query}", self.prefix));
-        let uri = target.map_err(http::Error::from).and_then(|target| {
-            Uri::builder().scheme(Scheme::HTTP).authority(self.authority.clone()).path_and_query(target).build()
-        });
-        let mut request = Request::new(Full::new(body));
-        *request.method_mut() = method;
-        *request.uri_mut() = uri.map_err(Unanswered::Unsendable)?;
-        *request.headers_mut() = headers;
-        match tokio::time::timeout(FIRST_BYTE_MAX, self.client.request(request)).await {
+        let target = target.map_err(|error| Unanswered::Unsendable(error.into()))?;
+        match tokio::time::timeout(FIRST_BYTE_MAX, self.pool.ask((&method, &target), &headers, body)).await {
             Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) if error.is_connect() => Err(Unanswered::Refused(causes(&error))),
-            Ok(Err(error)) => Err(Unanswered::Reset(causes(&error))),
+            Ok(Err(WireError::Connect(error))) => Err(Unanswered::Refused(error.to_string())),
+            Ok(Err(error)) => Err(Unanswered::Reset(error.to_string())),
             Err(_) => Err(Unanswered::Silent),
         }
     }
@@ -142,16 +123,6 @@ fn names_autoload(key: &str) -> bool {
     let key = percent_decode_str(key).decode_utf8_lossy();
     // Its parser knows `%u0061` too, which no client needs for a key.
     key == "autoload" || key.contains('%')
-}
-
-fn causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -11,7 +11,6 @@ use bytes::Bytes;
 use http::header::ACCEPT_ENCODING;
 use http::{HeaderMap, Method, StatusCode};
 use http_body_util::{BodyExt, Limited};
-use hyper::body::Incoming;
 use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
@@ -25,6 +24,7 @@ use crate::gateway::instance::{Admission, Inside, Instance};
 use crate::gateway::pass::Ask;
 use crate::gateway::reply::media_type;
 use crate::gateway::running::{Live, Running};
+use crate::gateway::wire::incoming::Incoming;
 use crate::gateway::{Event, Shared};
 use crate::policy::Rung;
 

@@ -52,6 +52,13 @@ impl Share {
         }
         grown
     }
+
+    /// Gives back all but so much.
+    pub fn shrink(&mut self, to: u64) {
+        let back = self.amount.saturating_sub(to);
+        self.budget.used.fetch_sub(back, Ordering::AcqRel);
+        self.amount -= back;
+    }
 }
 
 impl Drop for Share {
@@ -106,5 +113,17 @@ mod tests {
         drop((first, second));
         assert_eq!(hold.held(), 0);
         assert!(hold.enter(100).is_some());
+    }
+
+    #[test]
+    fn what_is_not_needed_any_more_is_given_back_once() {
+        let budget = Budget::new(100);
+        let mut share = budget.take(80).unwrap();
+        share.shrink(90);
+        assert_eq!((share.amount(), budget.used()), (80, 80), "it does not grow by it");
+        share.shrink(30);
+        assert_eq!((share.amount(), budget.used()), (30, 30));
+        drop(share);
+        assert_eq!(budget.used(), 0);
     }
 }

@@ -23,7 +23,7 @@ use crate::gateway::reply::media_type;
 /// What all replies that run may take together, so that they can be handed over.
 pub const KEPT_MAX: u64 = 16 << 20;
 /// How much more is taken at a time.
-const STEP: u64 = 8 << 10;
+const STEP: u64 = 4 << 10;
 
 /// What is kept of one reply.
 pub struct Kept {
@@ -79,16 +79,27 @@ impl Kept {
     pub fn pass(&mut self, data: Bytes) -> Out {
         self.spoken_since.get_or_insert_with(Instant::now);
         let out = self.journal.pass(data);
-        let (size, body) = (self.journal.size() as u64, self.ask.document.bytes().len() as u64);
-        if let Some(share) = &mut self.share
-            && size + body > share.amount()
-            && !share.grow((size + body - share.amount()).max(STEP))
-        {
+        if !self.has_room() {
             self.record.unkept.add();
             self.share = None;
             self.journal.give_up();
         }
         out
+    }
+
+    /// Takes its part of what all may take. When there is no more, what it keeps is read first, and takes less then.
+    fn has_room(&mut self) -> bool {
+        let body = self.ask.document.bytes().len() as u64;
+        let Some(share) = &mut self.share else { return true };
+        let mut needed = body + self.journal.size() as u64;
+        if needed > share.amount() && !share.grow((needed - share.amount()).max(STEP)) {
+            self.journal.fold();
+            needed = body + self.journal.size() as u64;
+        }
+        if needed + 2 * STEP < share.amount() {
+            share.shrink(needed);
+        }
+        needed <= share.amount() || share.grow(needed - share.amount())
     }
 
     pub fn headers(&self) -> &HeaderMap {
@@ -120,5 +131,62 @@ impl Kept {
         let by = By { model: model.to_owned(), at };
         let (repeats, stops) = (self.dialect.repeats(), self.dialect.stops(&self.ask.document));
         self.journal.join(Joint { repeats, stops, ms, prompt, by });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+    use serde_json::json;
+    use tokio::sync::{Notify, mpsc};
+
+    use super::*;
+    use crate::config::ServerKind;
+    use crate::gateway::body::Keys;
+    use crate::gateway::hold::Budget;
+    use crate::gateway::routes;
+
+    const ASKED: &str = r#"{"messages":[{"role":"user","content":"tell"}]}"#;
+    const PATH: &str = "/v1/chat/completions";
+
+    fn kept(all: &Arc<Budget>, record: &Arc<Record>) -> Kept {
+        let ask = Ask {
+            route: routes::find(ServerKind::LlamaServer, &Method::POST, PATH).unwrap(),
+            method: Method::POST,
+            path: PATH.to_owned(),
+            query: None,
+            headers: HeaderMap::new(),
+            document: Document::read(Bytes::from_static(ASKED.as_bytes()), Keys::Exact).unwrap(),
+            _share: Budget::new(0).take(0).unwrap(),
+            required: None,
+            waits: Arc::new(Notify::new()),
+        };
+        let share = all.take(ASKED.len() as u64);
+        let (dialect, record) = (Dialect::Chat, record.clone());
+        let (journal, ask) = (Journal::new(dialect), Arc::new(ask));
+        Kept { journal, dialect, ask, share, record, spoken_since: None, left: None }
+    }
+
+    #[test]
+    fn what_is_short_is_kept_as_its_text_before_one_goes_without() {
+        let (all, record) = (Budget::new(20 << 10), Arc::new(Record::new(mpsc::unbounded_channel().0)));
+        let mut replies: Vec<Kept> = (0..4).map(|_| kept(&all, &record)).collect();
+        let say = |content: &str| {
+            let choice = json!({ "index": 0, "delta": { "content": content } });
+            Bytes::from(format!("data: {}\n\n", json!({ "choices": [choice], "padding": "x".repeat(200) })))
+        };
+        for _ in 0..50 {
+            replies.iter_mut().for_each(|reply| drop(reply.pass(say("ab"))));
+        }
+        assert_eq!(record.counters().unkept, 0);
+        for reply in &mut replies {
+            assert_eq!(reply.proposal().unwrap().said, Some("ab".repeat(50)));
+        }
+        // Text has no shorter form.
+        drop(replies[0].pass(say(&"long ".repeat(4 << 10))));
+        assert_eq!(record.counters().unkept, 1);
+        assert!(replies[0].proposal().is_none() && replies[1].proposal().is_some());
+        drop(replies);
+        assert_eq!(all.used(), 0);
     }
 }

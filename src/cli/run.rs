@@ -39,6 +39,7 @@ pub fn run(args: RunArgs) -> ExitCode {
                 RunError::AlreadyDriven { .. }
                 | RunError::Listen { .. }
                 | RunError::Thread { .. }
+                | RunError::GatewayThread { .. }
                 | RunError::Server(_) => UNREACHABLE,
                 RunError::Gateway(_) | RunError::Admin(_) | RunError::Tell(_) => BAD_CONFIGURATION,
             })

@@ -4,6 +4,7 @@
 
 mod admit;
 mod answer;
+mod apart;
 mod body;
 mod context;
 mod errors;

@@ -44,6 +44,10 @@ pub const OURS: HeaderValue = HeaderValue::from_static("gateway");
 const HEADER_READ_MAX: Duration = Duration::from_secs(10);
 /// How long an upload may stand still.
 const UPLOAD_IDLE_MAX: Duration = Duration::from_secs(30);
+/// How much room is made for a body before it comes.
+const ROOM_AHEAD_MAX: u64 = 1 << 20;
+/// A body that takes longer to read than others may wait is read beside them.
+const LARGE: usize = 256 << 10;
 /// After an accept that failed, mostly for want of file handles.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -106,7 +110,10 @@ async fn serve_connection(shared: Arc<Shared>, stream: TcpStream) {
     // Without it each small piece waits for the acknowledgement of the one before.
     let (Ok(()), Ok(local)) = (stream.set_nodelay(true), stream.local_addr()) else { return };
     let stopping = shared.stopping.clone();
-    let service = service_fn(move |request| answer(shared.clone(), request, local.ip()));
+    let service = service_fn(move |request| {
+        // The connection keeps room for it; in a box it goes as soon as the reply has begun.
+        Box::pin(answer(shared.clone(), request, local.ip()))
+    });
     let connection = http1::Builder::new()
         // Without a timer the time limit on the headers would silently not hold.
         .timer(TokioTimer::new())
@@ -171,14 +178,14 @@ async fn admit_caller(shared: &Arc<Shared>, request: Request<Incoming>) -> Resul
     if matches!(route.kind, Kind::Info | Kind::List) {
         return pass_info(shared, route, (head.method, &path, query.as_deref()), head.headers, body).await;
     }
-    let document = Document::read(body, Keys::of(shared.server))?;
+    let document = document(body, Keys::of(shared.server)).await?;
     let required = required.map(|rung| String::from_utf8_lossy(rung.as_bytes()).into_owned());
     let ask = Ask {
         route,
         method: head.method,
         path,
         query,
-        headers: head.headers,
+        headers: copied(&head.headers),
         document,
         _share: share,
         required,
@@ -188,6 +195,21 @@ async fn admit_caller(shared: &Arc<Shared>, request: Request<Incoming>) -> Resul
         true => pass_ours(shared.clone(), ask).await,
         false => pass_other(shared, ask).await,
     }
+}
+
+/// What a large body says takes a while to find, in which the other replies would stand still.
+async fn document(body: Bytes, keys: Keys) -> Result<Document, Failure> {
+    if body.len() < LARGE {
+        return Document::read(body, keys);
+    }
+    let read = tokio::task::spawn_blocking(move || Document::read(body, keys));
+    read.await.expect("it is neither aborted nor panics")
+}
+
+/// The values lie in what the connection has read, and would keep all of it while the reply runs.
+fn copied(headers: &HeaderMap) -> HeaderMap {
+    let copy = |value: &HeaderValue| HeaderValue::from_bytes(value.as_bytes()).expect("it is one already");
+    headers.iter().map(|(name, value)| (name.clone(), copy(value))).collect()
 }
 
 /// What a browser asks before it lets a page call; pages that may not have been turned away already.
@@ -237,7 +259,8 @@ async fn read(shared: &Shared, headers: &HeaderMap, mut body: Incoming) -> Resul
         return Err(too_large());
     }
     let mut share = shared.uploads.take(0).expect("nothing fits in any budget");
-    let (mut first, mut rest) = (Bytes::new(), Vec::new());
+    // A copy, of its own size: what the connection reads into is larger, and is to be free while the reply runs.
+    let mut whole = Vec::with_capacity(length.unwrap_or_default().min(ROOM_AHEAD_MAX) as usize);
     loop {
         let frame = tokio::time::timeout(UPLOAD_IDLE_MAX, body.frame());
         let frame =
@@ -245,20 +268,16 @@ async fn read(shared: &Shared, headers: &HeaderMap, mut body: Incoming) -> Resul
         let Some(frame) = frame else { break };
         let frame = frame.map_err(|_| Failure::new(Fault::BadRequest, "the upload broke off"))?;
         let data = frame.into_data().unwrap_or_default();
-        if (first.len() + rest.len() + data.len()) as u64 > shared.body_max {
+        if (whole.len() + data.len()) as u64 > shared.body_max {
             return Err(too_large());
         }
         if !share.grow(data.len() as u64) {
             return Err(too_many());
         }
-        // Most bodies come in one piece, and need no copy.
-        match first.is_empty() {
-            true => first = data,
-            false => rest.extend_from_slice(&data),
-        }
+        whole.extend_from_slice(&data);
     }
-    let body = if rest.is_empty() { first } else { Bytes::from([first.as_ref(), &rest].concat()) };
-    Ok((body, share))
+    whole.shrink_to_fit();
+    Ok((Bytes::from(whole), share))
 }
 
 #[cfg(test)]
@@ -293,5 +312,14 @@ mod tests {
         assert!(early.is_err(), "a third connection was served beside two");
         let answered = tokio::time::timeout(HEADER_READ_MAX, late.read(&mut answer)).await;
         assert!(answered.expect("the idle ones were let go").unwrap() > 0);
+    }
+
+    #[test]
+    fn headers_are_copied_with_all_their_values() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [("x-b", &b"1"[..]), ("x-a", b"\xff"), ("x-b", b"2")] {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_bytes(value).unwrap());
+        }
+        assert_eq!(copied(&headers), headers);
     }
 }

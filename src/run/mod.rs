@@ -94,6 +94,8 @@ pub enum RunError {
     Listen { address: SocketAddr, source: std::io::Error },
     #[error("cannot start the sampler: {source}")]
     Thread { source: std::io::Error },
+    #[error("cannot start the gateway: {source}")]
+    GatewayThread { source: std::io::Error },
     #[error(
         "another tierkeeper drives `{url}` already (it holds `{}`): stop that one first",
         path.display()
@@ -166,7 +168,7 @@ async fn drive(
     served.follow(&gateway, &config);
     let (policy, written) = (Arc::new(served.policy), Arc::new(served.written));
     let gateway_ending = CancellationToken::new();
-    let serving = serve(&gateway, listener, gateway_ending.clone(), config.stop_grace);
+    let serving = serve(&gateway, listener, gateway_ending.clone(), config.stop_grace)?;
 
     let (inputs, told) = mpsc::unbounded_channel();
     let names = watch::Sender::new(policy.ladder.iter().map(|rung| rung.model.clone()).collect());
@@ -252,11 +254,15 @@ fn as_followed(config: &Config, policy: Policy) -> Policy {
     if config.gateway_off { unseen::followed(policy) } else { policy }
 }
 
-fn serve(gateway: &Gateway, at: Option<TcpListener>, ending: CancellationToken, grace: Span) -> JoinHandle<usize> {
-    match at {
-        Some(listener) => tokio::spawn(gateway.clone().serve(listener, ending.cancelled_owned(), grace)),
-        None => tokio::spawn(async { 0 }),
-    }
+fn serve(
+    gateway: &Gateway,
+    at: Option<TcpListener>,
+    ending: CancellationToken,
+    grace: Span,
+) -> Result<JoinHandle<usize>, RunError> {
+    let Some(listener) = at else { return Ok(tokio::spawn(async { 0 })) };
+    let serving = gateway.clone().serve_apart(listener, ending.cancelled_owned(), grace);
+    serving.map_err(|source| RunError::GatewayThread { source })
 }
 
 async fn answer_all(config: &Config, listener: Option<&TcpListener>) -> Result<Infallible, GatewayError> {

@@ -1,0 +1,94 @@
+//! Apart: a gateway -> the same, served on a thread of its own.
+//!
+//! What passes a token on works little and waits much. Where threads share such work, each piece that comes wakes another
+//! thread to look for more of it, and that costs more than the piece; one thread has enough for thousands of tokens a
+//! second. What else the program does does not stand before them there.
+
+use std::future::Future;
+use std::io;
+use std::thread;
+
+use tokio::net::TcpListener;
+use tokio::runtime;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use super::Gateway;
+use crate::units::Span;
+
+impl Gateway {
+    /// As `serve`; it ends at once when the task that is given back is aborted.
+    pub fn serve_apart(
+        self,
+        listener: TcpListener,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+        grace: Span,
+    ) -> io::Result<JoinHandle<usize>> {
+        let listener = listener.into_std()?;
+        let (mut ended, end) = oneshot::channel();
+        let serve = move || {
+            let runtime = runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = runtime.expect("the system gives a thread its timer");
+            runtime.block_on(async move {
+                let listener = TcpListener::from_std(listener).expect("it was one of another thread");
+                let broken = tokio::select! {
+                    broken = self.serve(listener, shutdown, grace) => broken,
+                    () = ended.closed() => return,
+                };
+                // Whoever does not wait for it does not want to know.
+                ended.send(broken).ok();
+            });
+            // A name that is being looked up is not waited for.
+            runtime.shutdown_background();
+        };
+        thread::Builder::new().name("gateway".to_owned()).spawn(serve)?;
+        Ok(tokio::spawn(async move { end.await.unwrap_or_default() }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::config::ServerKind;
+    use crate::gateway::Server;
+    use crate::gateway::tests::config;
+
+    async fn serving() -> (SocketAddr, oneshot::Sender<()>, JoinHandle<usize>) {
+        let server = Server { kind: ServerKind::Ollama, url: "http://127.0.0.1:9".to_owned() };
+        let gateway = Gateway::new(&config(), server, mpsc::unbounded_channel().0).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let shutdown = async move { drop(stopped.await) };
+        let serving = gateway.serve_apart(listener, shutdown, Span::seconds(5)).unwrap();
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        (address, stop, serving)
+    }
+
+    #[tokio::test]
+    async fn it_ends_when_it_is_told_to() {
+        let (address, stop, serving) = serving().await;
+        stop.send(()).unwrap();
+        assert_eq!(serving.await.unwrap(), 0);
+        assert!(TcpStream::connect(address).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn it_ends_when_nobody_waits_for_it() {
+        let (address, _stop, serving) = serving().await;
+        serving.abort();
+        while TcpStream::connect(address).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    }
+}

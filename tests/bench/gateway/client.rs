@@ -127,12 +127,13 @@ impl Connection {
 /// How many replies so many connections got, one after the other on each, and in what time.
 pub fn replies(
     port: u16,
+    prompt: &'static str,
     connections: usize,
     enough: impl Fn(u64, Duration) -> bool + Copy + Send + 'static,
 ) -> (u64, f64) {
     let began = now();
     let client = move || {
-        let mut connection = Connection::open(port, "Tell me a tale.").unwrap();
+        let mut connection = Connection::open(port, prompt).unwrap();
         while !enough(connection.replies, began.elapsed()) {
             connection.whole_reply();
         }

@@ -11,13 +11,15 @@ use std::time::Duration;
 
 use client::{Connection, now, replies};
 use proxies::Proxy;
-use stand_in::{CHUNKS_BEFORE_IT_STAYS, STAYS, StandIn};
+use stand_in::{CHUNKS_BEFORE_IT_STAYS, PACE, PACED, STAYS, StandIn};
 
 mod client;
 mod proxies;
 mod stand_in;
 
 const CONNECTIONS: [usize; 2] = [1, 16];
+const CONNECTIONS_PACED: [usize; 2] = [16, 64];
+const PROMPT: &str = "Tell me a tale.";
 
 /// How much of everything.
 struct Amount {
@@ -26,12 +28,28 @@ struct Amount {
     first_bytes: usize,
     replies: u64,
     streams: usize,
+    rounds_paced: usize,
+    replies_paced: u64,
 }
 
-const FULL: Amount =
-    Amount { rounds: 11, slice: Duration::from_secs(1), first_bytes: 2000, replies: 100_000, streams: 1000 };
-const QUICK: Amount =
-    Amount { rounds: 3, slice: Duration::from_millis(200), first_bytes: 200, replies: 2000, streams: 100 };
+const FULL: Amount = Amount {
+    rounds: 11,
+    slice: Duration::from_secs(1),
+    first_bytes: 2000,
+    replies: 100_000,
+    streams: 1000,
+    rounds_paced: 3,
+    replies_paced: 8,
+};
+const QUICK: Amount = Amount {
+    rounds: 3,
+    slice: Duration::from_millis(200),
+    first_bytes: 200,
+    replies: 2000,
+    streams: 100,
+    rounds_paced: 1,
+    replies_paced: 3,
+};
 
 /// One slice of time through one of them: replies a second, and seconds of its processor time for 1,000 replies.
 #[derive(Clone, Copy)]
@@ -56,6 +74,7 @@ fn main() {
     }
     println!("the program listened {} ms after its start   (budget: 50 ms)", started_in.as_millis());
     throughput(&amount, &server, &gateway, &others);
+    paced(&amount, &gateway, &others);
     first_bytes(&amount, &server, &gateway, &others);
     memory(&amount, &server, &gateway);
 }
@@ -104,15 +123,45 @@ fn throughput(amount: &Amount, server: &StandIn, gateway: &Proxy, others: &[Prox
 
 fn slice(amount: &Amount, connections: usize, port: u16, cpu: impl Fn() -> f64) -> Slice {
     let (before, length) = (cpu(), amount.slice);
-    let (replies, seconds) = replies(port, connections, move |_, elapsed| elapsed >= length);
+    let (replies, seconds) = replies(port, PROMPT, connections, move |_, elapsed| elapsed >= length);
     Slice { rate: replies as f64 / seconds, cpu: (cpu() - before) * 1000.0 / replies as f64 }
+}
+
+/// At a model's pace nothing is to be put together: what one token costs, many times.
+fn paced(amount: &Amount, gateway: &Proxy, others: &[Proxy]) {
+    let nginx = others.iter().filter(|other| other.name == "nginx");
+    let (each, prompt) = (amount.replies_paced, PACED);
+    println!(
+        "streams of 64 chunks, one each {} ms; {} rounds in turn, medians:",
+        PACE.as_millis(),
+        amount.rounds_paced
+    );
+    for connections in CONNECTIONS_PACED {
+        let of = |proxy: &Proxy| {
+            let before = proxy.cpu();
+            let (replies, _) = replies(proxy.port, prompt, connections, move |replies, _| replies >= each);
+            (proxy.cpu() - before) * 1000.0 / replies as f64
+        };
+        let proxies: Vec<&Proxy> = [gateway].into_iter().chain(nginx.clone()).collect();
+        let mut taken: Vec<Vec<f64>> = vec![Vec::new(); proxies.len()];
+        for _ in 0..amount.rounds_paced {
+            proxies.iter().zip(&mut taken).for_each(|(proxy, taken)| taken.push(of(proxy)));
+        }
+        for (proxy, taken) in proxies.iter().zip(&taken) {
+            println!("  {connections} at a time {:>12}: {:.3} s of CPU for 1,000", proxy.name, median(taken.clone()));
+        }
+        for theirs in taken.iter().skip(1) {
+            let ratio = median(taken[0].iter().zip(theirs).map(|(ours, theirs)| ours / theirs).collect());
+            println!("  {connections} at a time against nginx: {ratio:.2} x the CPU");
+        }
+    }
 }
 
 /// One request at a time, in turn: straight to the server, straight once more, and through each.
 fn first_bytes(amount: &Amount, server: &StandIn, gateway: &Proxy, others: &[Proxy]) {
     let mut ways = vec![("direct", server.port), ("direct, again", server.port), (gateway.name, gateway.port)];
     ways.extend(others.iter().map(|other| (other.name, other.port)));
-    let open = |(_, port): &(&str, u16)| Connection::open(*port, "Tell me a tale.").unwrap();
+    let open = |(_, port): &(&str, u16)| Connection::open(*port, PROMPT).unwrap();
     let mut connections: Vec<Connection> = ways.iter().map(open).collect();
     let mut added: Vec<Vec<f64>> = vec![Vec::new(); ways.len()];
     for round in 0..amount.first_bytes + 20 {
@@ -142,7 +191,7 @@ fn first_byte_ms(connection: &mut Connection) -> f64 {
 fn memory(amount: &Amount, server: &StandIn, gateway: &Proxy) {
     let before = gateway.rss();
     let each = amount.replies / 16;
-    let (count, seconds) = replies(gateway.port, 16, move |replies, _| replies >= each);
+    let (count, seconds) = replies(gateway.port, PROMPT, 16, move |replies, _| replies >= each);
     let after = gateway.rss();
     println!("{count} replies in {seconds:.0} s: from {before:.1} MB to {after:.1} MB   (budget: no growth)");
     let mut streams = Vec::new();

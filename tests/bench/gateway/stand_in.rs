@@ -8,6 +8,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -16,6 +17,9 @@ pub const MODELS: [&str; 2] = ["large", "small"];
 pub const CHUNKS: usize = 64;
 /// A prompt that has this in it is answered with a longer reply, which stays open until it is let end.
 pub const STAYS: &str = "until you are told to stop";
+/// A prompt that has this in it is answered at the pace of a model, one token after the other.
+pub const PACED: &str = "at your pace";
+pub const PACE: Duration = Duration::from_millis(5);
 /// So many chunks it has before it stays: more than is kept of it, so that what all together may keep is full.
 pub const CHUNKS_BEFORE_IT_STAYS: usize = 96;
 /// Of the models' files. Nothing is in them: their size is what is looked at.
@@ -123,8 +127,12 @@ fn serve(mut stream: TcpStream, state: &State) -> io::Result<()> {
 
 fn reply(stream: &mut TcpStream, state: &State, body: &[u8]) -> io::Result<()> {
     let stays = find(body, STAYS.as_bytes()).is_some();
+    let paced = find(body, PACED.as_bytes()).is_some();
     stream.write_all(&[EVENTS_HEAD.as_bytes(), &state.token].concat())?;
     for _ in 1..if stays { CHUNKS_BEFORE_IT_STAYS } else { CHUNKS - 2 } {
+        if paced {
+            thread::sleep(PACE);
+        }
         stream.write_all(&state.token)?;
     }
     if stays {

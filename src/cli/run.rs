@@ -5,6 +5,10 @@ use std::process::ExitCode;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use super::{BAD_CONFIGURATION, DriveArgs, PlaceArgs, RunArgs, UNREACHABLE, exit, runtime};
 use crate::config::Config;
@@ -92,14 +96,14 @@ pub(super) fn place(place: PlaceArgs) -> Result<Config, String> {
 /// Logs go to stderr, of the usual level unless `TIERKEEPER_LOG` says otherwise, as JSON when `TIERKEEPER_LOG_FORMAT`
 /// is `json`.
 pub(super) fn start_log(usual: &str) {
-    let filter =
-        tracing_subscriber::EnvFilter::try_from_env(LOG).unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(usual));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    if std::env::var(LOG_FORMAT).is_ok_and(|format| format == "json") {
-        log.json().init();
-    } else {
-        log.with_target(false).init();
-    }
+    let wanted = std::env::var(LOG).ok().and_then(|wanted| wanted.parse::<Targets>().ok());
+    let filter = wanted.unwrap_or_else(|| usual.parse().expect("the usual level is one"));
+    let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let log = match std::env::var(LOG_FORMAT).is_ok_and(|format| format == "json") {
+        true => log.json().boxed(),
+        false => log.with_target(false).boxed(),
+    };
+    tracing_subscriber::registry().with(log.with_filter(filter)).init();
 }
 
 /// Interrupt and terminate stop, hangup reads the policy again.

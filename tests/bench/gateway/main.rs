@@ -1,7 +1,7 @@
 //! What going through the gateway costs: streams through it, through nginx and through ramp-llm, in turn, before a server
 //! that answers at once -> ratios, beside what they should be.
 //!
-//! `cargo bench --bench gateway`, three minutes; `-- --quick` for a look, which says little. nginx has to be installed;
+//! `cargo bench --bench gateway`, four minutes; `-- --quick` for a look, which says little. nginx has to be installed;
 //! ramp-llm is fetched from PyPI into `target/`. Nothing is asserted but that every reply is whole: figures of one machine
 //! are no test of another. All of it shares the machine's processors, the clients and the server included.
 

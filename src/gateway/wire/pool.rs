@@ -116,6 +116,7 @@ mod tests {
 
     use super::*;
 
+    const SOON: Duration = Duration::from_secs(10);
     const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
     struct Rig {
@@ -149,8 +150,9 @@ mod tests {
         stream.write_all(answer.as_bytes()).await.unwrap();
     }
 
+    /// Soon, and not only when the pool lets go of what it does not need.
     async fn is_closed(stream: &mut TcpStream) -> bool {
-        matches!(stream.read(&mut [0; 16]).await, Ok(0) | Err(_))
+        matches!(timeout(SOON, stream.read(&mut [0; 16])).await, Ok(Ok(0) | Err(_)))
     }
 
     #[tokio::test]
@@ -214,7 +216,7 @@ mod tests {
                 }
             }
         };
-        tokio::join!(served, asked);
+        timeout(SOON, async { tokio::join!(served, asked) }).await.expect("the end of a connection is seen");
     }
 
     #[tokio::test]

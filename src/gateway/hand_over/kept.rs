@@ -143,6 +143,7 @@ mod tests {
     use super::*;
     use crate::config::ServerKind;
     use crate::gateway::body::Keys;
+    use crate::gateway::hand_over::dialect::Flat;
     use crate::gateway::hold::Budget;
     use crate::gateway::routes;
 
@@ -162,7 +163,7 @@ mod tests {
             waits: Arc::new(Notify::new()),
         };
         let share = all.take(ASKED.len() as u64);
-        let (dialect, record) = (Dialect::Chat, record.clone());
+        let (dialect, record) = (Dialect::Flat(Flat::Chat), record.clone());
         let (journal, ask) = (Journal::new(dialect), Arc::new(ask));
         Kept { journal, dialect, ask, share, record, spoken_since: None, left: None }
     }

@@ -44,6 +44,7 @@ pub fn run(args: RunArgs) -> ExitCode {
                 | RunError::Listen { .. }
                 | RunError::Thread { .. }
                 | RunError::GatewayThread { .. }
+                | RunError::GatewayEnded
                 | RunError::Server(_) => UNREACHABLE,
                 RunError::Gateway(_) | RunError::Admin(_) | RunError::Tell(_) => BAD_CONFIGURATION,
             })

@@ -4,12 +4,14 @@ use bytes::Bytes;
 use http::header::CONTENT_ENCODING;
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
+use tokio::time::error::Elapsed;
+use tokio::time::timeout;
 
 use super::errors::{Failure, Family, Fault};
 use super::hand_over::kept::Kept;
 use super::instance::Admission;
 use super::late::LateBody;
-use super::reply::{Body, ReplyBody, media_type};
+use super::reply::{Body, BoxError, ReplyBody, STREAM_IDLE_MAX, media_type};
 use super::upstream::strip_hop_by_hop;
 use super::wire::incoming::Incoming;
 use super::{Shared, context};
@@ -18,7 +20,7 @@ pub const RUNG_HEADER: HeaderName = HeaderName::from_static("x-tierkeeper-rung")
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// What is read of an answer to look into it.
-pub const LOOK_INTO_MAX: usize = 1 << 20;
+const LOOK_INTO_MAX: usize = 1 << 20;
 
 /// The server's answer, looked into or not.
 pub struct Answer {
@@ -84,9 +86,13 @@ impl Answer {
                 let headers = &self.head.headers;
                 return Ok(ReplyBody::new((headers, body), family, self.admission, self.kept, &shared.record));
             }
-            AnswerBody::Stream(body) => match Limited::new(body, LOOK_INTO_MAX).collect().await {
-                Ok(body) => body.to_bytes(),
-                Err(_) => Bytes::new(),
+            AnswerBody::Stream(body) => tokio::select! {
+                biased;
+                () = was_cut(self.admission.as_ref()) => {
+                    shared.record.cut.add();
+                    return Err(Failure::cut());
+                }
+                body = collected(body) => body.unwrap_or_default(),
             },
             AnswerBody::Whole(body) => body,
         };
@@ -95,6 +101,27 @@ impl Answer {
             false => Fault::Upstream,
         };
         Err(Failure::new(fault, said(&text).unwrap_or(format!("the server answered {}", self.head.status))))
+    }
+}
+
+/// All of a body that is looked into: it must be short, and come soon.
+pub async fn collected(body: Incoming) -> Result<Bytes, Uncollected> {
+    let body = timeout(STREAM_IDLE_MAX, Limited::new(body, LOOK_INTO_MAX).collect()).await?;
+    Ok(body.map_err(Uncollected::Broken)?.to_bytes())
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Uncollected {
+    #[error("its answer broke off: {0}")]
+    Broken(BoxError),
+    #[error("its answer did not come to an end within {} s", STREAM_IDLE_MAX.as_secs())]
+    Slow(#[from] Elapsed),
+}
+
+async fn was_cut(admission: Option<&Admission>) {
+    match admission {
+        Some(admission) => admission.cut().cancelled_owned().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -17,20 +17,22 @@ use super::Gateway;
 use crate::units::Span;
 
 impl Gateway {
-    /// As `serve`; it ends at once when the task that is given back is aborted.
+    /// As `serve`; it ends at once when the task that is given back is aborted, which ends when it does, however that is.
     pub fn serve_apart(
         self,
         listener: TcpListener,
         shutdown: impl Future<Output = ()> + Send + 'static,
         grace: Span,
     ) -> io::Result<JoinHandle<usize>> {
+        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         let listener = listener.into_std()?;
+        let listener = {
+            let _within = runtime.enter();
+            TcpListener::from_std(listener)?
+        };
         let (mut ended, end) = oneshot::channel();
         let serve = move || {
-            let runtime = runtime::Builder::new_current_thread().enable_all().build();
-            let runtime = runtime.expect("the system gives a thread its timer");
             runtime.block_on(async move {
-                let listener = TcpListener::from_std(listener).expect("it was one of another thread");
                 let broken = tokio::select! {
                     broken = self.serve(listener, shutdown, grace) => broken,
                     () = ended.closed() => return,
@@ -81,6 +83,15 @@ mod tests {
         stop.send(()).unwrap();
         assert_eq!(serving.await.unwrap(), 0);
         assert!(TcpStream::connect(address).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn it_is_seen_when_its_thread_dies() {
+        let server = Server { kind: ServerKind::Ollama, url: "http://127.0.0.1:9".to_owned() };
+        let gateway = Gateway::new(&config(), server, mpsc::unbounded_channel().0).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let dies = async { panic!("as it must here") };
+        assert_eq!(gateway.serve_apart(listener, dies, Span::seconds(5)).unwrap().await.unwrap(), 0);
     }
 
     #[tokio::test]

@@ -89,7 +89,19 @@ impl Keys {
     }
 }
 
+/// What takes longer to read than others may wait is read beside them.
+const LARGE: usize = 256 << 10;
+
 impl Document {
+    /// As `read`; what is large, on another thread.
+    pub async fn read_beside(text: Bytes, keys: Keys) -> Result<Self, Failure> {
+        if text.len() < LARGE {
+            return Document::read(text, keys);
+        }
+        let read = tokio::task::spawn_blocking(move || Document::read(text, keys));
+        read.await.expect("it is neither aborted nor panics")
+    }
+
     pub fn read(text: Bytes, keys: Keys) -> Result<Self, Failure> {
         let spans = {
             let mut deserializer = serde_json::Deserializer::from_slice(&text);

@@ -10,11 +10,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH};
 use http::{HeaderMap, HeaderName, Method, Response, StatusCode};
-use http_body_util::{BodyExt, Limited};
 use tokio::sync::Notify;
 
 use super::admit::Comes;
-use super::answer::{Answer, AnswerBody, LOOK_INTO_MAX, waiting_response};
+use super::answer::{Answer, AnswerBody, collected, waiting_response};
 use super::body::{Document, Keys, Named, Owned};
 use super::errors::{Failure, Family, Fault};
 use super::hand_over::kept::Kept;
@@ -158,14 +157,15 @@ pub async fn pass_info(
     };
     let body = match method {
         Method::POST => {
-            let document = Document::read(body, Keys::of(shared.server))?;
+            let document = Document::read_beside(body, Keys::of(shared.server)).await?;
             let meant = match document.model() {
                 Named::Model(name) => shared.meant(&name),
                 Named::Missing | Named::Other => None,
             };
             meant.map_or(document.bytes(), |model| document.spliced(&model, None))
         }
-        _ => body,
+        // Nothing is told by it, and a server that does not look for one takes it for the next request.
+        _ => Bytes::new(),
     };
     if route.kind == Kind::List {
         headers.remove(ACCEPT_ENCODING);
@@ -197,7 +197,7 @@ async fn send_other(
 async fn with_aliases(shared: &Shared, mut answer: Answer) -> Result<Answer, Failure> {
     let AnswerBody::Stream(body) = answer.body else { return Ok(answer) };
     let failed = |_| Failure::new(Fault::Upstream, "the server's list of models could not be read");
-    let list = Limited::new(body, LOOK_INTO_MAX).collect().await.map_err(failed)?.to_bytes();
+    let list = collected(body).await.map_err(failed)?;
     let entries: Vec<_> = shared
         .alias
         .iter()
@@ -265,24 +265,24 @@ async fn judge(
     let response = match asked {
         Ok(response) => response,
         Err(error) => {
-            let pause = match error {
+            let (pause, repeats) = match error {
                 // A connection that was kept for too long: the server itself is well.
-                Unanswered::Reset(_) => Duration::ZERO,
+                Unanswered::Reset(_) => (Duration::ZERO, 1),
+                // It has done what it was asked, and would do it twice.
+                Unanswered::Garbled(_) => (Duration::ZERO, 0),
                 Unanswered::Refused(_) | Unanswered::Silent | Unanswered::NotHeld | Unanswered::Unsendable(_) => {
-                    REPEAT_AFTER
+                    (REPEAT_AFTER, 1)
                 }
             };
-            return Ok(Tried::Failed { why: error.to_string(), pause, repeats: 1, instead: Err(error) });
+            return Ok(Tried::Failed { why: error.to_string(), pause, repeats, instead: Err(error) });
         }
     };
     let (head, body) = response.into_parts();
     let status = head.status;
     let worth_repeating = status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED;
     if status == StatusCode::BAD_REQUEST {
-        let answer = match Limited::new(body, LOOK_INTO_MAX).collect().await {
-            Ok(body) => {
-                Answer { head, body: AnswerBody::Whole(body.to_bytes()), admission: Some(admission), kept: None }
-            }
+        let answer = match collected(body).await {
+            Ok(body) => Answer { head, body: AnswerBody::Whole(body), admission: Some(admission), kept: None },
             Err(error) => {
                 let error = Unanswered::Reset(error.to_string());
                 let why = error.to_string();
@@ -324,6 +324,7 @@ impl Shared {
         let message = match error {
             Unanswered::Refused(_) => "the model server cannot be reached",
             Unanswered::Reset(_) => "the model server broke off before it answered",
+            Unanswered::Garbled(_) => "the model server's answer cannot be read",
             Unanswered::Silent => "the model server did not answer",
             Unanswered::NotHeld => return Failure::new(Fault::Unavailable, "the model has just gone: ask again"),
             Unanswered::Unsendable(_) => return Failure::new(Fault::BadRequest, "this request cannot be passed on"),

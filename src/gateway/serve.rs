@@ -46,8 +46,6 @@ const HEADER_READ_MAX: Duration = Duration::from_secs(10);
 const UPLOAD_IDLE_MAX: Duration = Duration::from_secs(30);
 /// How much room is made for a body before it comes.
 const ROOM_AHEAD_MAX: u64 = 1 << 20;
-/// A body that takes longer to read than others may wait is read beside them.
-const LARGE: usize = 256 << 10;
 /// After an accept that failed, mostly for want of file handles.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -178,7 +176,7 @@ async fn admit_caller(shared: &Arc<Shared>, request: Request<Incoming>) -> Resul
     if matches!(route.kind, Kind::Info | Kind::List) {
         return pass_info(shared, route, (head.method, &path, query.as_deref()), head.headers, body).await;
     }
-    let document = document(body, Keys::of(shared.server)).await?;
+    let document = Document::read_beside(body, Keys::of(shared.server)).await?;
     let required = required.map(|rung| String::from_utf8_lossy(rung.as_bytes()).into_owned());
     let ask = Ask {
         route,
@@ -195,15 +193,6 @@ async fn admit_caller(shared: &Arc<Shared>, request: Request<Incoming>) -> Resul
         true => pass_ours(shared.clone(), ask).await,
         false => pass_other(shared, ask).await,
     }
-}
-
-/// What a large body says takes a while to find, in which the other replies would stand still.
-async fn document(body: Bytes, keys: Keys) -> Result<Document, Failure> {
-    if body.len() < LARGE {
-        return Document::read(body, keys);
-    }
-    let read = tokio::task::spawn_blocking(move || Document::read(body, keys));
-    read.await.expect("it is neither aborted nor panics")
 }
 
 /// The values lie in what the connection has read, and would keep all of it while the reply runs.

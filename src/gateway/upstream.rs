@@ -31,10 +31,12 @@ pub struct Upstream {
 /// Why the server gave no answer at all.
 #[derive(Debug, thiserror::Error)]
 pub enum Unanswered {
-    #[error("the server refused the connection: {0}")]
+    #[error("the server cannot be reached: {0}")]
     Refused(String),
     #[error("the server broke off before it answered: {0}")]
     Reset(String),
+    #[error("the server answered what cannot be read: {0}")]
+    Garbled(String),
     #[error("the server did not answer within {} minutes", FIRST_BYTE_MAX.as_secs() / 60)]
     Silent,
     #[error("the server does not hold the model that serves")]
@@ -74,8 +76,13 @@ impl Upstream {
         let target = target.map_err(|error| Unanswered::Unsendable(error.into()))?;
         match tokio::time::timeout(FIRST_BYTE_MAX, self.pool.ask((&method, &target), &headers, body)).await {
             Ok(Ok(response)) => Ok(response),
-            Ok(Err(WireError::Connect(error))) => Err(Unanswered::Refused(error.to_string())),
-            Ok(Err(error)) => Err(Unanswered::Reset(error.to_string())),
+            Ok(Err(error @ (WireError::Connect(_) | WireError::ConnectSlow))) => {
+                Err(Unanswered::Refused(error.to_string()))
+            }
+            Ok(Err(error @ (WireError::Connection(_) | WireError::Closed))) => {
+                Err(Unanswered::Reset(error.to_string()))
+            }
+            Ok(Err(error)) => Err(Unanswered::Garbled(error.to_string())),
             Err(_) => Err(Unanswered::Silent),
         }
     }
@@ -127,6 +134,8 @@ fn names_autoload(key: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
 
     #[test]
@@ -143,6 +152,27 @@ mod tests {
         }
         strip_hop_by_hop(&mut headers);
         assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["accept"]);
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_cannot_be_read_is_told_from_one_that_did_not_come() {
+        for (answer, expected) in [("HTTP/1.1 200 OK\r\ncontent-length: 5, 5\r\n\r\n", "garbled"), ("", "reset")] {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let url = format!("http://{}", listener.local_addr().unwrap());
+            let upstream = Upstream::new(&Server { kind: ServerKind::Ollama, url }).unwrap();
+            let served = async {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                stream.read(&mut [0; 1024]).await.unwrap();
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            };
+            let asked = upstream.ask(Method::POST, "/", HeaderMap::new(), Bytes::new());
+            let seen = match tokio::join!(served, asked).1 {
+                Err(Unanswered::Garbled(_)) => "garbled",
+                Err(Unanswered::Reset(_)) => "reset",
+                other => panic!("{:?}", other.err()),
+            };
+            assert_eq!(seen, expected, "{answer}");
+        }
     }
 
     #[test]

@@ -96,6 +96,8 @@ pub enum RunError {
     Thread { source: std::io::Error },
     #[error("cannot start the gateway: {source}")]
     GatewayThread { source: std::io::Error },
+    #[error("the gateway has ended by itself, which is a fault of this program: start it again")]
+    GatewayEnded,
     #[error(
         "another tierkeeper drives `{url}` already (it holds `{}`): stop that one first",
         path.display()
@@ -168,7 +170,7 @@ async fn drive(
     served.follow(&gateway, &config);
     let (policy, written) = (Arc::new(served.policy), Arc::new(served.written));
     let gateway_ending = CancellationToken::new();
-    let serving = serve(&gateway, listener, gateway_ending.clone(), config.stop_grace)?;
+    let mut serving = serve(&gateway, listener, gateway_ending.clone(), config.stop_grace)?;
 
     let (inputs, told) = mpsc::unbounded_channel();
     let names = watch::Sender::new(policy.ladder.iter().map(|rung| rung.model.clone()).collect());
@@ -210,7 +212,11 @@ async fn drive(
         policy_watch: PolicyWatch::of(config.policy.as_deref()),
         config,
     };
-    let conductor = Conductor::new(parts, written).run((told, gateway_told), &mut signals).await;
+    let conductor = tokio::select! {
+        biased;
+        conductor = Conductor::new(parts, written).run((told, gateway_told), &mut signals) => conductor,
+        _ = &mut serving => return Err(RunError::GatewayEnded),
+    };
     conductor.end(gateway_ending, serving, &mut signals).await;
     watching.abort();
     woken.abort();
@@ -260,7 +266,12 @@ fn serve(
     ending: CancellationToken,
     grace: Span,
 ) -> Result<JoinHandle<usize>, RunError> {
-    let Some(listener) = at else { return Ok(tokio::spawn(async { 0 })) };
+    let Some(listener) = at else {
+        return Ok(tokio::spawn(async move {
+            ending.cancelled().await;
+            0
+        }));
+    };
     let serving = gateway.clone().serve_apart(listener, ending.cancelled_owned(), grace);
     serving.map_err(|source| RunError::GatewayThread { source })
 }

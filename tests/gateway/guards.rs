@@ -132,6 +132,24 @@ async fn a_servers_own_key_goes_through_where_we_have_none() {
 }
 
 #[tokio::test]
+async fn what_a_request_for_information_carries_is_not_passed_on() {
+    let hidden = "POST /api/delete HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}";
+    for (kind, method, path) in [
+        (ServerKind::LlamaServer, "GET", "/props"),
+        (ServerKind::LlamaServer, "GET", "/v1/models"),
+        (ServerKind::Ollama, "HEAD", "/"),
+    ] {
+        let rig = Rig::new(kind).await;
+        let length = hidden.len();
+        raw(&rig, &format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n\r\n{hidden}"))
+            .await;
+        let seen = rig.seen();
+        assert_eq!(seen.len(), 1, "{method} {path}");
+        assert!(seen[0].body.is_empty() && !seen[0].headers.contains_key("content-length"), "{:?}", seen[0]);
+    }
+}
+
+#[tokio::test]
 async fn no_second_request_is_smuggled_in_a_body_of_two_lengths() {
     let rig = Rig::new(ServerKind::Ollama).await;
     rig.gateway.publish(rung("small"));

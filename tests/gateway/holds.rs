@@ -95,6 +95,27 @@ async fn a_reader_of_events_is_told_that_it_waits_and_then_gets_its_reply() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_answer_that_is_looked_into_and_does_not_end_is_cut_or_given_up() {
+    for cut in [true, false] {
+        let mut rig = Rig::new(ServerKind::Ollama).await;
+        let response = rig.post("/v1/chat/completions", STREAM).await;
+        rig.act(Act::Hang("application/json", vec!["{"]));
+        rig.gateway.publish(rung("small"));
+        rig.settles_at(1, 0).await;
+        let began = Instant::now();
+        rig.gateway.close("small");
+        if cut {
+            rig.gateway.cut("small");
+        }
+        let said = text(response).await;
+        assert_eq!(said.contains("make room"), cut, "{said}");
+        assert_eq!(began.elapsed().as_secs() / 10, if cut { 0 } else { 12 });
+        rig.settles_at(0, 0).await;
+        assert_eq!(rig.event().await, drained("small"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_goes_wrong_after_the_first_comment_is_an_error_event() {
     let rig = Rig::new(ServerKind::Ollama).await;
     let response = rig.post("/v1/chat/completions", STREAM).await;

@@ -22,6 +22,8 @@ use crate::gateway::reply::media_type;
 
 /// What all replies that run may take together, so that they can be handed over.
 pub const KEPT_MAX: u64 = 16 << 20;
+/// A longer request fits into no smaller model's context, and to look into it would keep the other replies waiting.
+const REQUEST_MAX: u64 = 1 << 20;
 /// How much more is taken at a time.
 const STEP: u64 = 4 << 10;
 
@@ -63,12 +65,16 @@ impl Kept {
             && media_type(headers) == dialect.frames().media_type()
             && !headers.contains_key(CONTENT_LENGTH)
             && !headers.contains_key(CONTENT_ENCODING);
-        if !is_stream || !shared.keeps_replies() || ask.required.is_some() || !dialect.suits(&ask.document) {
+        if !is_stream || !shared.keeps_replies() || ask.required.is_some() {
             return None;
         }
-        let share = shared.kept.take(ask.document.bytes().len() as u64);
+        let length = ask.document.bytes().len() as u64;
+        let share = Some(length).filter(|length| *length <= REQUEST_MAX).and_then(|length| shared.kept.take(length));
         if share.is_none() {
             shared.record.unkept.add();
+            return None;
+        }
+        if !dialect.suits(&ask.document) {
             return None;
         }
         let (journal, record) = (Journal::new(dialect), shared.record.clone());

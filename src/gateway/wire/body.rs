@@ -33,7 +33,11 @@ enum At {
         size: u64,
         digits: u8,
     },
-    /// After the size, until the line ends.
+    /// In the blanks after the size.
+    Blank {
+        size: u64,
+    },
+    /// In an extension, until the line ends.
     Rest {
         size: u64,
     },
@@ -65,6 +69,8 @@ pub enum Malformed {
     Beside,
     #[error("its length is unclear")]
     Length,
+    #[error("it has a transfer coding other than `chunked`")]
+    Coding,
 }
 
 impl Frames {
@@ -124,7 +130,7 @@ impl Chunks {
 impl At {
     fn is_beside(self) -> bool {
         match self {
-            At::Rest { .. } | At::WithinTrailer => true,
+            At::Blank { .. } | At::Rest { .. } | At::WithinTrailer => true,
             At::Size { .. }
             | At::SizeEnd { .. }
             | At::Data { .. }
@@ -143,9 +149,12 @@ impl At {
             (At::Size { size, digits }, _) if digit.is_some() && digits < DIGITS_MAX => {
                 Ok(At::Size { size: size << 4 | digit.unwrap_or_default(), digits: digits + 1 })
             }
-            (At::Size { size, digits: 1.. } | At::Rest { size }, b'\r') => Ok(At::SizeEnd { size }),
-            (At::Size { size, digits: 1.. }, b';' | b' ' | b'\t') => Ok(At::Rest { size }),
-            (At::Size { .. }, _) => Err(Malformed::Size),
+            (At::Size { size, digits: 1.. } | At::Blank { size } | At::Rest { size }, b'\r') => {
+                Ok(At::SizeEnd { size })
+            }
+            (At::Size { size, digits: 1.. } | At::Blank { size }, b' ' | b'\t') => Ok(At::Blank { size }),
+            (At::Size { size, digits: 1.. } | At::Blank { size }, b';') => Ok(At::Rest { size }),
+            (At::Size { .. } | At::Blank { .. }, _) => Err(Malformed::Size),
             (At::Rest { .. } | At::WithinTrailer, b'\n') => Err(Malformed::Line),
             (At::Rest { size }, _) => Ok(At::Rest { size }),
             (At::SizeEnd { size: 0 }, b'\n') => Ok(At::Trailer),
@@ -186,7 +195,7 @@ mod tests {
     #[test]
     fn what_came_with_one_read_is_one_piece() {
         let mut frames = Frames::chunked();
-        assert_eq!(read(&mut frames, &[b"3\r\nabc\r\nA;x=y\r\n0123456789\r\n"]).unwrap(), b"abc0123456789");
+        assert_eq!(read(&mut frames, &[b"3 \r\nabc\r\nA ;x=y\r\n0123456789\r\n"]).unwrap(), b"abc0123456789");
         assert!(!frames.is_over());
         assert_eq!(read(&mut frames, &[b"0\r\nx-trailer: y\r\n\r\n"]).unwrap(), b"");
         assert!(frames.is_over());
@@ -201,7 +210,9 @@ mod tests {
             ("-1\r\n", Malformed::Size),
             ("1\n", Malformed::Size),
             ("1000000000000000\r\n", Malformed::Size),
-            ("1 \n", Malformed::Line),
+            ("1 2\r\n", Malformed::Size),
+            ("1 \n", Malformed::Size),
+            ("1;\n", Malformed::Line),
             ("1\rx", Malformed::Line),
             ("1\r\nab", Malformed::End),
             ("1\r\na\n", Malformed::End),

@@ -37,11 +37,14 @@ impl Connection {
         let read = ready!(poll_read_buf(Pin::new(&mut self.stream), cx, &mut bytes))?;
         if read == self.room {
             self.room = (2 * self.room).min(ROOM_MAX);
+        } else if read < self.room / 4 {
+            // Whoever keeps a little of it keeps all of it.
+            self.room = (self.room / 2).max(ROOM_MIN);
         }
         Poll::Ready(Ok(bytes))
     }
 
-    /// Whether nothing has come since the last answer, not even the end: it can be asked once more.
+    /// Whether nothing is known to have come since the last answer, not even the end: it can be asked once more.
     pub fn is_quiet(&self) -> bool {
         matches!(self.stream.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }

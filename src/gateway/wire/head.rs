@@ -58,6 +58,9 @@ pub fn take(bytes: &mut BytesMut, asked: &Method) -> Result<Option<Head>, WireEr
     let httparse::Status::Complete(length) = parsed.parse(bytes)? else {
         return if bytes.len() > HEAD_MAX { Err(WireError::HeadTooLong) } else { Ok(None) };
     };
+    if length > HEAD_MAX {
+        return Err(WireError::HeadTooLong);
+    }
     let status = StatusCode::from_u16(parsed.code.unwrap_or_default()).map_err(|_| httparse::Error::Status)?;
     let may_keep = parsed.version == Some(1);
     let base = bytes.as_ptr() as usize;
@@ -74,7 +77,7 @@ pub fn take(bytes: &mut BytesMut, asked: &Method) -> Result<Option<Head>, WireEr
         let value = HeaderValue::from_maybe_shared(text.slice(value)).map_err(|_| httparse::Error::HeaderValue)?;
         headers.append(name, value);
     }
-    let frames = frames(status, &mut headers, asked)?;
+    let frames = frames((status, may_keep), &mut headers, asked)?;
     let keeps = may_keep && frames != Frames::UntilClosed && !says(&headers, &CONNECTION, b"close");
     let (mut parts, ()) = Response::new(()).into_parts();
     (parts.status, parts.headers) = (status, headers);
@@ -82,16 +85,21 @@ pub fn take(bytes: &mut BytesMut, asked: &Method) -> Result<Option<Head>, WireEr
 }
 
 /// How the end of the body is known (RFC 9112, 6.3).
-fn frames(status: StatusCode, headers: &mut HeaderMap, asked: &Method) -> Result<Frames, Malformed> {
+fn frames(
+    (status, is_current): (StatusCode, bool),
+    headers: &mut HeaderMap,
+    asked: &Method,
+) -> Result<Frames, Malformed> {
     let bodiless = status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     if bodiless || *asked == Method::HEAD {
         return Ok(Frames::Length(0));
     }
-    if let Some(last) = headers.get_all(TRANSFER_ENCODING).iter().next_back() {
-        let last = last.as_bytes().rsplit(|byte| *byte == b',').next().unwrap_or_default();
-        let chunked = last.trim_ascii().eq_ignore_ascii_case(b"chunked");
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    if let Some(coding) = codings.next() {
+        // Nobody is to be given what is coded otherwise: the header that says so is for this connection only.
+        let is_chunked = coding.as_bytes().eq_ignore_ascii_case(b"chunked") && codings.next().is_none() && is_current;
         headers.remove(CONTENT_LENGTH);
-        return Ok(if chunked { Frames::chunked() } else { Frames::UntilClosed });
+        return if is_chunked { Ok(Frames::chunked()) } else { Err(Malformed::Coding) };
     }
     let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
     let Some(length) = lengths.next() else { return Ok(Frames::UntilClosed) };
@@ -151,8 +159,7 @@ mod tests {
             ("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n", Method::HEAD, Frames::Length(0), true),
             ("HTTP/1.1 204 No Content\r\n\r\n", Method::GET, Frames::Length(0), true),
             ("HTTP/1.1 304 Not Modified\r\ncontent-length: 5\r\n\r\n", Method::GET, Frames::Length(0), true),
-            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, Chunked\r\n\r\n", Method::GET, Frames::chunked(), true),
-            ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked, x\r\n\r\n", Method::GET, Frames::UntilClosed, false),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n", Method::GET, Frames::chunked(), true),
             ("HTTP/1.1 200 OK\r\n\r\n", Method::GET, Frames::UntilClosed, false),
             (
                 "HTTP/1.1 200 OK\r\nconnection: x, Close\r\ncontent-length: 5\r\n\r\n",
@@ -183,6 +190,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_coded_otherwise_than_in_chunks_is_no_answer() {
+        for head in [
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked",
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked, x",
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntransfer-encoding: chunked",
+            "HTTP/1.0 200 OK\r\ntransfer-encoding: chunked",
+        ] {
+            let taken = taken(&format!("{head}\r\n\r\n"), Method::GET);
+            assert!(matches!(taken, Err(WireError::Body(Malformed::Coding))), "{head}");
+        }
+    }
+
+    #[test]
     fn a_head_is_waited_for_but_not_for_ever() {
         let text = "HTTP/1.1 200 OK\r\nx-a: 1\r\n\r\n";
         for end in 0..text.len() {
@@ -192,7 +212,9 @@ mod tests {
         assert_eq!(take(&mut bytes, &Method::GET).unwrap().unwrap().parts.headers["x-a"], "1");
         assert_eq!(bytes, "rest");
         let long = format!("HTTP/1.1 200 OK\r\nx: {}", "y".repeat(HEAD_MAX));
-        assert!(matches!(taken(&long, Method::GET), Err(WireError::HeadTooLong)));
+        for long in [long.clone(), long + "\r\n\r\n"] {
+            assert!(matches!(taken(&long, Method::GET), Err(WireError::HeadTooLong)));
+        }
         assert!(matches!(taken("SSH-2.0-x\r\n\r\n", Method::GET), Err(WireError::Head(_))));
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use http::{Method, Response};
+use http::{Method, Response, StatusCode};
 use http_body::Frame;
 
 use super::WireError;
@@ -13,6 +13,9 @@ use super::body::Frames;
 use super::connection::{Connection, Sending};
 use super::head::{self, Head};
 use super::pool::Pool;
+
+/// Answers before the answer (RFC 9110, 15.2).
+const INTERIM_MAX: u8 = 16;
 
 /// The body of an answer. Whoever polls it reads the socket; dropped before its end it closes the connection.
 pub struct Incoming {
@@ -32,17 +35,19 @@ pub struct Exchange {
     connection: Connection,
     sending: Option<Sending>,
     read: BytesMut,
+    /// Answers that only said that the answer would come.
+    interim: u8,
 }
 
 impl Exchange {
     pub fn new(connection: Connection, sending: Sending) -> Self {
-        Exchange { connection, sending: Some(sending), read: BytesMut::new() }
+        Exchange { connection, sending: Some(sending), read: BytesMut::new(), interim: 0 }
     }
 
     /// A server may answer before it has read everything.
     pub async fn answer(mut self, asked: &Method, pool: Arc<Pool>) -> Result<Response<Incoming>, WireError> {
         let head = std::future::poll_fn(|cx| self.poll_head(asked, cx)).await?;
-        let Exchange { connection, sending, read } = self;
+        let Exchange { connection, sending, read, interim: _ } = self;
         let body = Incoming {
             connection: Some(connection),
             sending,
@@ -62,6 +67,10 @@ impl Exchange {
             while let Some(head) = head::take(&mut self.read, asked)? {
                 if !head.parts.status.is_informational() {
                     return Poll::Ready(Ok(head));
+                }
+                self.interim += 1;
+                if head.parts.status == StatusCode::SWITCHING_PROTOCOLS || self.interim > INTERIM_MAX {
+                    return Poll::Ready(Err(WireError::NoAnswer));
                 }
             }
             let bytes = ready!(self.connection.poll_read(cx))?;

@@ -19,12 +19,16 @@ use self::body::Malformed;
 pub enum WireError {
     #[error("could not connect: {0}")]
     Connect(io::Error),
+    #[error("could not connect within {} s", pool::CONNECT_MAX.as_secs())]
+    ConnectSlow,
     #[error("{0}")]
     Connection(#[from] io::Error),
     #[error("the connection was closed before the end")]
     Closed,
     #[error("the answer is no HTTP: {0}")]
     Head(#[from] httparse::Error),
+    #[error("the answer changes to another protocol, or there are too many before it")]
+    NoAnswer,
     #[error("the answer has more than {} bytes of headers", head::HEAD_MAX)]
     HeadTooLong,
     #[error("the answer is no HTTP: {0}")]

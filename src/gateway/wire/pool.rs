@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, Method, Response};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::WireError;
@@ -15,7 +15,7 @@ use super::head::Asked;
 use super::incoming::{Exchange, Incoming};
 use crate::gateway::instance::locked;
 
-const CONNECT_MAX: Duration = Duration::from_secs(5);
+pub const CONNECT_MAX: Duration = Duration::from_secs(5);
 const PORT: u16 = 80;
 
 pub struct Pool {
@@ -50,20 +50,38 @@ impl Pool {
         body: Bytes,
     ) -> Result<Response<Incoming>, WireError> {
         let head = Asked { method, target, headers, length: body.len() }.bytes(&self.host);
-        let connection = match self.kept() {
-            Some(connection) => connection,
-            None => self.connect().await.map_err(WireError::Connect)?,
-        };
+        if let Some(connection) = self.kept() {
+            let sending = Sending::new(head.clone(), body.clone());
+            match Exchange::new(connection, sending).answer(method, self.clone()).await {
+                // It was closed while it was taken, and nothing is done twice by asking once more.
+                Err(WireError::Closed | WireError::Connection(_)) if method.is_safe() => {}
+                answer => return answer,
+            }
+        }
+        let connection = self.connect().await?;
         Exchange::new(connection, Sending::new(head, body)).answer(method, self.clone()).await
     }
 
-    async fn connect(&self) -> std::io::Result<Connection> {
+    /// To the first of its addresses that answers; none has all of the time.
+    async fn connect(&self) -> Result<Connection, WireError> {
         let host = self.authority.host().trim_start_matches('[').trim_end_matches(']');
         let port = self.authority.port_u16().unwrap_or(PORT);
-        let stream = timeout(CONNECT_MAX, TcpStream::connect((host, port))).await??;
-        // Without it each small piece waits for the acknowledgement of the one before: 40 ms on a loopback.
-        stream.set_nodelay(true)?;
-        Ok(Connection::new(stream))
+        let looked_up = timeout(CONNECT_MAX, lookup_host((host, port))).await.map_err(|_| WireError::ConnectSlow)?;
+        let addresses: Vec<_> = looked_up.map_err(WireError::Connect)?.collect();
+        let mut failed = WireError::Connect(std::io::ErrorKind::NotFound.into());
+        for address in &addresses {
+            let each = CONNECT_MAX / u32::try_from(addresses.len()).unwrap_or(u32::MAX);
+            match timeout(each, TcpStream::connect(address)).await {
+                Ok(Ok(stream)) => {
+                    // Without it each small piece waits for the acknowledgement of the one before: 40 ms on a loopback.
+                    stream.set_nodelay(true)?;
+                    return Ok(Connection::new(stream));
+                }
+                Ok(Err(error)) => failed = WireError::Connect(error),
+                Err(_) => failed = WireError::ConnectSlow,
+            }
+        }
+        Err(failed)
     }
 
     fn kept(&self) -> Option<Connection> {
@@ -217,6 +235,45 @@ mod tests {
             }
         };
         timeout(SOON, async { tokio::join!(served, asked) }).await.expect("the end of a connection is seen");
+    }
+
+    #[tokio::test]
+    async fn what_was_asked_on_one_that_closes_meanwhile_is_asked_again_only_where_nothing_is_done_twice() {
+        for (method, is_asked_again) in [(Method::GET, true), (Method::POST, false)] {
+            let rig = Rig::new(Duration::from_secs(60)).await;
+            let served = async {
+                let mut stream = rig.accepted().await;
+                serve(&mut stream, b"", OK).await;
+                assert!(stream.read(&mut [0; 256]).await.unwrap() > 0);
+                drop(stream);
+                if is_asked_again {
+                    serve(&mut rig.accepted().await, b"", OK).await;
+                }
+            };
+            let asked = async {
+                let (target, headers) = (PathAndQuery::from_static("/"), HeaderMap::new());
+                let ask = || rig.pool.ask((&method, &target), &headers, Bytes::new());
+                ask().await.unwrap().into_body().collect().await.unwrap();
+                assert_eq!(ask().await.is_ok(), is_asked_again, "{method}");
+            };
+            timeout(SOON, async { tokio::join!(served, asked) }).await.expect("each is answered or fails");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_only_comes_before_an_answer_is_none() {
+        for answer in
+            ["HTTP/1.1 101 Switching Protocols\r\n\r\n".to_owned(), "HTTP/1.1 100 Continue\r\n\r\n".repeat(17)]
+        {
+            let rig = Rig::new(Duration::from_secs(60)).await;
+            let served = async {
+                let mut stream = rig.accepted().await;
+                serve(&mut stream, b"one", &answer).await;
+                stream
+            };
+            let (_stream, asked) = tokio::join!(served, ask(&rig.pool, b"one"));
+            assert!(matches!(asked, Err(WireError::NoAnswer)), "{answer}");
+        }
     }
 
     #[tokio::test]

@@ -162,7 +162,7 @@ mod tests {
             let upstream = Upstream::new(&Server { kind: ServerKind::Ollama, url }).unwrap();
             let served = async {
                 let (mut stream, _) = listener.accept().await.unwrap();
-                stream.read(&mut [0; 1024]).await.unwrap();
+                assert!(stream.read(&mut [0; 1024]).await.unwrap() > 0);
                 stream.write_all(answer.as_bytes()).await.unwrap();
             };
             let asked = upstream.ask(Method::POST, "/", HeaderMap::new(), Bytes::new());

@@ -33,6 +33,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
@@ -169,8 +170,7 @@ async fn drive(
     let gateway = Gateway::new(&config.gateway, server, gateway_events)?;
     served.follow(&gateway, &config);
     let (policy, written) = (Arc::new(served.policy), Arc::new(served.written));
-    let gateway_ending = CancellationToken::new();
-    let mut serving = serve(&gateway, listener, gateway_ending.clone(), config.stop_grace)?;
+    let (gateway_ending, mut serving) = serve(&gateway, listener, config.stop_grace)?;
 
     let (inputs, told) = mpsc::unbounded_channel();
     let names = watch::Sender::new(policy.ladder.iter().map(|rung| rung.model.clone()).collect());
@@ -212,11 +212,8 @@ async fn drive(
         policy_watch: PolicyWatch::of(config.policy.as_deref()),
         config,
     };
-    let conductor = tokio::select! {
-        biased;
-        conductor = Conductor::new(parts, written).run((told, gateway_told), &mut signals) => conductor,
-        _ = &mut serving => return Err(RunError::GatewayEnded),
-    };
+    let conductor = Conductor::new(parts, written);
+    let conductor = beside(&mut serving, conductor.run((told, gateway_told), &mut signals)).await?;
     conductor.end(gateway_ending, serving, &mut signals).await;
     watching.abort();
     woken.abort();
@@ -260,20 +257,28 @@ fn as_followed(config: &Config, policy: Policy) -> Policy {
     if config.gateway_off { unseen::followed(policy) } else { policy }
 }
 
+/// The gateway at work, and what ends it.
 fn serve(
     gateway: &Gateway,
     at: Option<TcpListener>,
-    ending: CancellationToken,
     grace: Span,
-) -> Result<JoinHandle<usize>, RunError> {
-    let Some(listener) = at else {
-        return Ok(tokio::spawn(async move {
-            ending.cancelled().await;
-            0
-        }));
+) -> Result<(CancellationToken, JoinHandle<usize>), RunError> {
+    let ending = CancellationToken::new();
+    let ended = ending.clone().cancelled_owned();
+    let serving = match at {
+        Some(listener) => gateway.clone().serve_apart(listener, ended, grace),
+        None => Ok(tokio::spawn(ended.map(|()| 0))),
     };
-    let serving = gateway.clone().serve_apart(listener, ending.cancelled_owned(), grace);
-    serving.map_err(|source| RunError::GatewayThread { source })
+    Ok((ending, serving.map_err(|source| RunError::GatewayThread { source })?))
+}
+
+/// The program is of no use without its gateway.
+async fn beside<T>(serving: &mut JoinHandle<usize>, conducting: impl Future<Output = T>) -> Result<T, RunError> {
+    tokio::select! {
+        biased;
+        conducted = conducting => Ok(conducted),
+        _ = serving => Err(RunError::GatewayEnded),
+    }
 }
 
 async fn answer_all(config: &Config, listener: Option<&TcpListener>) -> Result<Infallible, GatewayError> {

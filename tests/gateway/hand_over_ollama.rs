@@ -10,7 +10,7 @@ use tierkeeper::policy::Policy;
 use tokio::sync::mpsc;
 
 use super::hand_overs::handed_over;
-use super::rig::{Act, Rig, drained, frame, rung, until};
+use super::rig::{Act, Rig, drained, frame, rung, text, until};
 
 const CHAT: &str = "/api/chat";
 const GENERATE: &str = "/api/generate";
@@ -136,6 +136,10 @@ async fn a_model_that_serves_already_goes_on_as_soon_as_it_is_seen_that_it_does(
     rig.gateway.close("large");
     rig.gateway.hand_over("large", &rung("small"));
     assert!(until(|| rig.script.seen.lock().unwrap().iter().any(|seen| seen.target == "/api/ps")).await);
+    // What that told has been heard of when something else, asked later, has been told as well.
+    for _ in 0..3 {
+        text(rig.get("/api/tags").await).await;
+    }
     rig.no_event();
     rig.gateway.continues("model-small", true);
     goes_on(&mut rig, CHAT, body, had).await;
@@ -174,8 +178,9 @@ async fn what_does_not_fit_into_the_context_that_ollama_lists_is_finished_where_
         let mut rig = rig().await;
         rig.gateway.continues("model-small", true);
         let (words, body, had) = begun(&rig, CHAT, &ASKED.replace("tell", &"tell ".repeat(30))).await;
-        let listed = json!({ "name": "model-small:latest", "context_length": context });
-        *rig.script.told.lock().unwrap() = Some(json!({ "models": [listed] }));
+        let listed = [("model-large", 9999), ("model-small:latest", context), ("model-small:8b", 9999)];
+        let listed = listed.map(|(name, context)| json!({ "name": name, "context_length": context }));
+        *rig.script.told.lock().unwrap() = Some(json!({ "models": listed }));
         rig.gateway.publish(rung("small"));
         rig.gateway.close("large");
         let (second, fed) = mpsc::channel(8);
@@ -206,7 +211,8 @@ async fn what_is_asked_of_a_model_beside_its_replies_counts_as_one_and_a_cut_end
     rig.settles_at(1, 0).await;
     assert!(!rig.gateway.is_vacant("model-large"), "an unload now would be undone by what is asked");
     rig.gateway.cut("large");
-    assert_eq!(asking.await.unwrap(), None);
+    let ended = tokio::time::timeout(Duration::from_secs(10), asking).await;
+    assert_eq!(ended.expect("a cut ends it").unwrap(), None);
     assert_eq!(rig.event().await, drained("large"));
 }
 
@@ -255,4 +261,30 @@ async fn openais_chat_is_gone_on_with_by_a_model_that_was_seen_to_go_on() {
     assert_eq!(request["messages"][1], json!({ "role": "assistant", "content": "Once" }));
     assert_eq!((&request["max_tokens"], &request["model"]), (&json!(8), &json!("model-small")));
     assert_eq!((&request["reasoning"], &request["reasoning_effort"]), (&json!({ "effort": "none" }), &json!("none")));
+}
+
+#[tokio::test]
+async fn ollama_goes_on_with_one_reply_at_a_time() {
+    let rig = rig().await;
+    rig.gateway.continues("model-small", true);
+    let replies = [begun(&rig, CHAT, ASKED).await, begun(&rig, CHAT, ASKED).await];
+    rig.gateway.close("large");
+    rig.gateway.hand_over("large", &rung("small"));
+    rig.settles_at(0, 2).await;
+    let (first, fed) = mpsc::channel(8);
+    rig.act(Act::Fed(LINES, fed));
+    rig.gateway.publish(rung("small"));
+    rig.settles_at(1, 1).await;
+    for _ in 0..3 {
+        text(rig.get("/api/tags").await).await;
+    }
+    rig.settles_at(1, 1).await;
+    let end = last(CHAT, "model-small", 12, 0);
+    rig.act(Act::Pieces(LINES, vec![Box::leak(end.clone().into_boxed_str())]));
+    first.send(Bytes::from(end)).await.unwrap();
+    drop(first);
+    for (_, body, had) in replies {
+        assert!(rest(body, had).await.contains("\"done\":true"));
+    }
+    rig.settles_at(0, 0).await;
 }

@@ -16,7 +16,7 @@ use super::rig::{Act, Rig, drained, frame, json_of, rung, text, until};
 pub const CHAT: &str = "/v1/chat/completions";
 pub const EVENTS: &str = "text/event-stream";
 pub const ASKED: &str = r#"{"model":"mai","stream":true,"max_tokens":9,"messages":[{"role":"user","content":"tell"}]}"#;
-const SECOND: [&str; 4] = [
+pub const SECOND: [&str; 4] = [
     "data: {\"id\":\"two\",\"model\":\"s\",\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":null},\"finish_reason\":null}]}\n\n",
     "data: {\"id\":\"two\",\"model\":\"s\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"Once upon\"},\"finish_reason\":null}]}\n\n",
     "data: {\"id\":\"two\",\"model\":\"s\",\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n",
@@ -44,7 +44,10 @@ pub async fn begun(rig: &Rig, request: &str) -> (mpsc::Sender<Bytes>, hyper::bod
     begun_of(rig, rig.request("POST", CHAT, request)).await
 }
 
-async fn begun_of(rig: &Rig, request: Request<Full<Bytes>>) -> (mpsc::Sender<Bytes>, hyper::body::Incoming, String) {
+pub async fn begun_of(
+    rig: &Rig,
+    request: Request<Full<Bytes>>,
+) -> (mpsc::Sender<Bytes>, hyper::body::Incoming, String) {
     let (words, fed) = mpsc::channel(8);
     rig.act(Act::Fed(EVENTS, fed));
     let answer = rig.send_aside(request);
@@ -109,18 +112,20 @@ async fn a_rung_that_serves_already_goes_on_with_a_reply_and_only_then_is_the_ot
 
 #[tokio::test]
 async fn where_the_other_rung_does_not_go_on_the_first_one_does() {
-    let mut rig = rig().await;
-    let (words, body, had) = begun(&rig, ASKED).await;
-    rig.gateway.publish(rung("small"));
-    rig.gateway.close("large");
-    rig.act(Act::Status(400, "application/json", "{\"error\":{\"message\":\"too long\"}}"));
-    rig.gateway.hand_over("large", &rung("small"));
-    assert!(matches!(rig.event().await, Event::HandOverFailed { rung, .. } if rung == "large"));
-    rig.settles_at(1, 0).await;
-    words.send(record(&json!({ "content": " more" }))).await.unwrap();
-    drop(words);
-    assert_eq!(said(&rest(body, had).await), "Once more");
-    assert_eq!(rig.event().await, drained("large"));
+    for (status, kind) in [(400, "application/json"), (500, EVENTS), (200, "application/json")] {
+        let mut rig = rig().await;
+        let (words, body, had) = begun(&rig, ASKED).await;
+        rig.gateway.publish(rung("small"));
+        rig.gateway.close("large");
+        rig.act(Act::Status(status, kind, "{\"error\":{\"message\":\"too long\"}}"));
+        rig.gateway.hand_over("large", &rung("small"));
+        assert!(matches!(rig.event().await, Event::HandOverFailed { rung, .. } if rung == "large"), "{status} {kind}");
+        rig.settles_at(1, 0).await;
+        words.send(record(&json!({ "content": " more" }))).await.unwrap();
+        drop(words);
+        assert_eq!(said(&rest(body, had).await), "Once more");
+        assert_eq!(rig.event().await, drained("large"));
+    }
 }
 
 #[tokio::test]
@@ -210,6 +215,8 @@ async fn what_another_rung_must_not_go_on_with_is_finished_where_it_is() {
         with("\"n\":2"),
         with("\"logprobs\":true"),
         with("\"max_tokens\":1"),
+        // Its server takes thoughts for what is said.
+        ASKED.replace("tell", "tell <think>"),
         // Nobody but the large one is to answer this.
         ASKED.to_owned(),
     ] {
@@ -296,6 +303,7 @@ async fn only_as_many_as_the_rung_has_slots_are_gone_on_with_at_once_the_oldest_
 #[tokio::test]
 async fn without_a_wish_for_it_nothing_is_kept_and_nothing_handed_over() {
     let mut rig = Rig::new(ServerKind::LlamaServer).await;
+    *rig.script.told.lock().unwrap() = Some(json!({}));
     rig.gateway.publish(rung("large"));
     let (words, body, had) = begun(&rig, ASKED).await;
     rig.gateway.close("large");

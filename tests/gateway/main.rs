@@ -7,6 +7,7 @@ mod rig;
 mod counts;
 mod fidelity;
 mod guards;
+mod hand_over_bounds;
 mod hand_over_ollama;
 mod hand_over_parts;
 mod hand_overs;

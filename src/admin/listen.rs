@@ -133,4 +133,20 @@ mod tests {
             assert_eq!(said.split(' ').nth(1), Some(status), "{said}");
         }
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn connections_beyond_the_limit_wait_until_others_end() {
+        let mut first = start().await;
+        let address = first.peer_addr().unwrap();
+        let mut idle = Vec::new();
+        for _ in 1..CONNECTIONS_MAX {
+            idle.push(TcpStream::connect(address).await.unwrap());
+        }
+        let mut late = TcpStream::connect(address).await.unwrap();
+        late.write_all(b"POST /wish HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n\r\n{}").await.unwrap();
+        let early = tokio::time::timeout(HEADER_READ_MAX / 2, late.read(&mut [0; 512])).await;
+        assert!(early.is_err(), "one more connection was served beside all that there may be");
+        assert_eq!(said(&mut first).await, "");
+        assert!(said(&mut late).await.ends_with("{}"), "the idle ones were let go");
+    }
 }

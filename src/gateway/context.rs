@@ -174,6 +174,7 @@ mod tests {
                 r#"{"messages":[{"role":"tool","content":"a b"},{"role":"user","content":null,"images":["a b"]}],"tools":[{"x":"a b"}]}"#,
                 0,
             ),
+            (r#"{"messages":[{"role":"system","content":[{"type":"text","text":"a b"}]}]}"#, 0),
             (r#"{"input":"one two","instructions":"a b"}"#, 2),
             (r#"{"input":[{"role":"user","content":[{"type":"input_text","text":"a b"}]}]}"#, 2),
             (r#"{"Messages":[{"role":"user","content":"one"}]}"#, 1),

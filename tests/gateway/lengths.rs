@@ -50,6 +50,15 @@ async fn ollama_may_cut_at_the_best_rung_only() {
         let seen = rig.seen().pop().unwrap();
         assert_eq!(seen.text().contains(r#""truncate":false"#), whole, "{serves} {path}: {}", seen.text());
     }
+    for (best, other) in [(10, 100), (10, 10)] {
+        let rig = rig("small").await;
+        rig.gateway.ladder(vec![sized("large", best), sized("small", other)]);
+        for (name, context) in [("large", best), ("small", other)] {
+            rig.gateway.publish(sized(name, context));
+            rig.post("/api/chat", &chat(200)).await;
+            assert!(!rig.seen().pop().unwrap().text().contains("truncate"), "no better rung takes more: {name}");
+        }
+    }
     let rig = rig("small").await;
     rig.post("/api/chat", r#"{"model":"mai","truncate":true}"#).await;
     assert!(!rig.seen().pop().unwrap().text().contains("false"), "it is what the client wants");
@@ -68,6 +77,18 @@ async fn what_ollama_refuses_for_its_length_says_what_would_fit() {
     assert_eq!(rig.seen().len(), 1, "it is not asked again");
     rig.no_event();
     rig.settles_at(0, 0).await;
+    for words in [
+        r#"{"error":"the input length exceeds the context length"}"#,
+        r#"{"error":"the prompt is longer than the context length"}"#,
+    ] {
+        rig.act(Act::Status(400, "application/json", words));
+        let said = json_of(rig.post("/api/chat", &chat(5)).await).await["error"].as_str().unwrap().to_owned();
+        assert!(said.contains("its length against 10 of `small`") && said.contains("`large` takes 100"), "{said}");
+    }
+    rig.gateway.ladder(vec![sized("large", 41), sized("small", 10)]);
+    rig.act(Act::Status(400, "application/json", REFUSAL));
+    let said = json_of(rig.post("/api/chat", &chat(5)).await).await["error"].as_str().unwrap().to_owned();
+    assert!(said.contains("42 tokens") && !said.contains("large"), "no rung takes it: {said}");
     rig.act(Act::Status(400, "application/json", r#"{"error":"invalid options"}"#));
     let other = rig.post("/api/chat", &chat(5)).await;
     assert_eq!((other.status().as_u16(), text(other).await.as_str()), (400, r#"{"error":"invalid options"}"#));
@@ -95,6 +116,11 @@ async fn what_has_more_words_than_fit_is_refused_in_every_apis_own_form() {
             assert!(fits || json.pointer(pointer).unwrap() == said, "{path}: {json}");
             assert_eq!(rig.seen().len(), usize::from(fits), "{path}: the server is not asked in vain");
         }
+    }
+    rig.gateway.publish(sized("small", 90));
+    for (words, status) in [(91, 400), (90, 200)] {
+        let letters = chat(words).replace("word ", "w ");
+        assert_eq!(rig.post("/v1/chat/completions", &letters).await.status(), status, "of one letter each");
     }
     publish(&rig, "large");
     assert_eq!(rig.post("/v1/chat/completions", &chat(200)).await.status(), 200, "the best rung does as it always did");

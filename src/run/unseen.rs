@@ -49,3 +49,74 @@ pub fn said(kind: ServerKind) -> &'static str {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use axum::Router;
+    use axum::http::StatusCode;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    const AT_MOST: Span = Span::seconds(10);
+    const BUSY: (u16, &str) = (200, r#"[{"is_processing":true},{"is_processing":false}]"#);
+    const IDLE: (u16, &str) = (200, r#"[{"is_processing":false}]"#);
+    /// As a server that was started without its slots answers.
+    const UNTOLD: (u16, &str) = (501, "{}");
+
+    /// How long it takes where the server answers with these in turn, so many times each, and then with the last; and
+    /// how often it was asked.
+    async fn took(kind: ServerKind, answers: &[((u16, &'static str), usize)]) -> (Duration, usize) {
+        let answers: Vec<_> = answers.iter().flat_map(|(answer, times)| vec![*answer; *times]).collect();
+        let asked = Arc::new(Mutex::new(0));
+        let counted = Arc::clone(&asked);
+        let answer = move || {
+            let mut asked = counted.lock().unwrap();
+            let (status, body) = answers.get(*asked).or(answers.last()).copied().unwrap();
+            *asked += 1;
+            std::future::ready((StatusCode::from_u16(status).unwrap(), body))
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let driver = Driver::new(kind, &format!("http://{}", listener.local_addr().unwrap())).unwrap();
+        tokio::spawn(async move { axum::serve(listener, Router::new().fallback(answer)).await });
+        let rung = Arc::new(Rung { name: "large".to_owned(), model: "large".to_owned(), context: None });
+        let began = Instant::now();
+        let ended = tokio::time::timeout(Duration::from_secs(600), ended(Arc::new(driver), rung, AT_MOST)).await;
+        assert!(ended.is_ok(), "it is waited for without an end");
+        let asked = *asked.lock().unwrap();
+        (began.elapsed(), asked)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn replies_have_ended_when_the_servers_own_word_says_so_however_long_they_take() {
+        let looks = 2 * AT_MOST.duration().as_millis() as usize / LOOK_EVERY.as_millis() as usize;
+        let (took, asked) = took(ServerKind::LlamaServer, &[(BUSY, looks), (IDLE, 1)]).await;
+        assert_eq!(asked, looks + 1);
+        assert!(took >= 2 * AT_MOST.duration(), "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_nobody_knows_replies_get_their_time_and_no_more() {
+        for before in [0, 20] {
+            let (took, asked) = took(ServerKind::LlamaServer, &[(BUSY, before), (UNTOLD, 1)]).await;
+            let unknown = took - LOOK_EVERY * before as u32;
+            assert!(unknown >= AT_MOST.duration() - LOOK_EVERY && unknown <= 2 * AT_MOST.duration(), "{unknown:?}");
+            assert!(asked > before + 1, "it may come to know");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn ollama_is_not_asked_for_it_finishes_them_itself() {
+        assert_eq!(took(ServerKind::Ollama, &[(BUSY, 1)]).await, (Duration::ZERO, 0));
+    }
+
+    #[test]
+    fn nothing_that_is_not_seen_is_handed_over() {
+        let rung = Rung { name: "large".to_owned(), model: "large".to_owned(), context: None };
+        let policy = Policy::for_ladder(vec![rung]).unwrap();
+        let policy = Policy { hand_over: true, ..policy };
+        assert_eq!(followed(policy.clone()), Policy { hand_over: false, ..policy });
+    }
+}

@@ -153,6 +153,11 @@ mod tests {
             assert_eq!(source(host, None), Err(Fault::Forbidden), "{host}");
         }
         assert_eq!(source("no host", None), Err(Fault::BadRequest));
+        let guard = Guard::new(&config(|_| {})).unwrap();
+        let headers = HeaderMap::from_iter([(HOST, HeaderValue::from_static("192.168.1.5:11434"))]);
+        let at = |local: &str| guard.check_source(&Uri::from_static("/"), &headers, local.parse().unwrap()).is_ok();
+        assert!(at("192.168.1.5") && at("::ffff:192.168.1.5"), "it is where the connection came in");
+        assert!(!at("192.168.1.6"));
     }
 
     #[test]
@@ -164,6 +169,8 @@ mod tests {
         }
         for origin in
             ["https://evil.example", "null", "http://localhost.evil.example", "http://localhost@evil.example", "data:x"]
+                .into_iter()
+                .chain(["http://evil.example@localhost", "ftp://localhost"])
         {
             assert_eq!(source("localhost", Some(origin)), Err(Fault::Forbidden), "{origin}");
         }
@@ -196,7 +203,7 @@ mod tests {
         };
         assert_eq!(check("Bearer s3cret"), Ok(()));
         assert_eq!(check("bearer s3cret"), Ok(()));
-        for wrong in ["Bearer s3cre", "Bearer s3crets", "Basic s3cret", "Bearer ", "Bear", "s3cret"] {
+        for wrong in ["Bearer s3cre", "Bearer s3crets", "Digest s3cret", "Basic s3cret", "Bearer ", "Bear", "s3cret"] {
             assert_eq!(check(wrong), Err(Fault::Unauthorized), "{wrong}");
         }
         assert_eq!(guard.check_token(&HeaderMap::new()).map_err(|failure| failure.fault), Err(Fault::Unauthorized));
@@ -204,9 +211,12 @@ mod tests {
 
     #[test]
     fn an_empty_token_and_an_open_door_are_errors() {
-        let empty = tempfile::NamedTempFile::new().unwrap();
-        let token = config(|config| config.token_file = Some(empty.path().to_owned()));
-        assert!(matches!(Guard::new(&token), Err(GatewayError::TokenUnusable { .. })));
+        for text in ["", "\nsecond", "t\u{1}k"] {
+            let mut file = tempfile::NamedTempFile::new().unwrap();
+            write!(file, "{text}").unwrap();
+            let token = config(|config| config.token_file = Some(file.path().to_owned()));
+            assert!(matches!(Guard::new(&token), Err(GatewayError::TokenUnusable { .. })), "{text:?}");
+        }
         let missing = config(|config| config.token_file = Some("/nonexistent/token".into()));
         assert!(matches!(Guard::new(&missing), Err(GatewayError::TokenUnreadable { .. })));
         let open = config(|config| config.listen = ([0, 0, 0, 0], 0).into());

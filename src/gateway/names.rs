@@ -53,7 +53,7 @@ mod tests {
         let ollama = Names::new(ServerKind::Ollama, &["mai".into()], ladder.clone());
         for name in ["mai", "mai:latest", "large", "qwen3:14b", "Qwen3:14B", "library/qwen3:14b", "tiny:latest"]
             .into_iter()
-            .chain(["registry.ollama.ai/library/tiny"])
+            .chain(["registry.ollama.ai/library/tiny", "https://registry.ollama.ai/library/tiny", "HTTP://tiny:latest"])
         {
             assert!(ollama.are_ours(name), "{name}");
         }

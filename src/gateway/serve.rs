@@ -275,7 +275,7 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
-    use crate::gateway::{Server, tests::config};
+    use crate::gateway::{Server, UPLOADS_MAX, tests::config};
 
     const HEALTH: &[u8] = b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n";
 
@@ -310,5 +310,28 @@ mod tests {
             headers.append(HeaderName::from_static(name), HeaderValue::from_bytes(value).unwrap());
         }
         assert_eq!(copied(&headers), headers);
+    }
+
+    #[tokio::test]
+    async fn an_upload_beyond_what_all_together_may_take_is_refused_until_there_is_room() {
+        let (events, _told) = mpsc::unbounded_channel();
+        let server = Server { kind: ServerKind::Ollama, url: "http://127.0.0.1:9".to_owned() };
+        let gateway = Gateway::new(&config(), server, events).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(gateway.clone().serve(listener, std::future::pending(), Span::ZERO));
+        let ask = async || {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            let head = "POST /api/chat HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 2\r\n\r\n[]";
+            stream.write_all(head.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            answer.split(' ').nth(1).unwrap().parse::<u16>().unwrap()
+        };
+        let others = gateway.shared.uploads.take(UPLOADS_MAX - 1).unwrap();
+        assert_eq!((ask().await, gateway.counters().refused), (503, 1));
+        drop(others);
+        assert_eq!(ask().await, 400, "it was read");
+        assert_eq!(gateway.shared.uploads.used(), 0);
     }
 }

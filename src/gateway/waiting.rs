@@ -110,4 +110,59 @@ mod tests {
         let open = GatewayConfig { listen: ([0, 0, 0, 0], 0).into(), ..config() };
         assert!(matches!(answer_all(&open, &listener).await, Err(GatewayError::Open { .. })));
     }
+
+    async fn start() -> TcpStream {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move { answer_all(&config(), &listener).await });
+        TcpStream::connect(address).await.unwrap()
+    }
+
+    /// All that comes until the connection is closed, and how long that takes.
+    async fn said(stream: &mut TcpStream) -> (String, Duration) {
+        let (mut said, since) = (String::new(), tokio::time::Instant::now());
+        let closed = tokio::time::timeout(4 * REQUEST_MAX, stream.read_to_string(&mut said)).await;
+        assert!(closed.is_ok(), "the connection is still open");
+        (said, since.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_says_nothing_keeps_nobody_out_for_long() {
+        let first = start().await;
+        let address = first.peer_addr().unwrap();
+        let mut idle = vec![first];
+        while idle.len() < CONNECTIONS_MAX {
+            idle.push(TcpStream::connect(address).await.unwrap());
+            idle.last_mut().unwrap().write_all(b"GET /api/tags HTTP/1.1\r\nhost: loc").await.unwrap();
+        }
+        let mut late = TcpStream::connect(address).await.unwrap();
+        late.write_all(b"GET /api/tags HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+        let early = tokio::time::timeout(REQUEST_MAX / 2, late.read(&mut [0; 512])).await;
+        assert!(early.is_err(), "one more connection was served beside all that there may be");
+        assert!(said(&mut late).await.0.starts_with("HTTP/1.1 503 "));
+        for mut stream in idle {
+            assert_eq!(said(&mut stream).await.0, "");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_upload_that_is_slow_or_too_long_is_answered_all_the_same() {
+        for (body, at_most) in [("{}".to_owned(), REQUEST_MAX), ("x".repeat(BODY_MAX + 1), Duration::ZERO)] {
+            let mut stream = start().await;
+            let head = "POST /api/chat HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9999999\r\n\r\n";
+            stream.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+            let (said, took) = said(&mut stream).await;
+            assert!(said.starts_with("HTTP/1.1 503 ") && said.contains("x-tierkeeper: gateway"), "{said}");
+            assert!(took <= at_most + REQUEST_MAX / 10, "{took:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_closed_with_its_answer() {
+        let mut stream = start().await;
+        stream.write_all(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+        let (said, took) = said(&mut stream).await;
+        assert!(said.ends_with(r#"{"ok":true,"rung":null}"#), "{said}");
+        assert_eq!(took, Duration::ZERO);
+    }
 }

@@ -178,6 +178,20 @@ async fn a_server_that_breaks_off_or_is_gone_leaves_no_count_behind() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_server_that_never_answers_is_given_up_and_leaves_no_count_behind() {
+    let rig = Rig::new(ServerKind::Ollama).await;
+    rig.gateway.publish(rung("large"));
+    for _ in 0..2 {
+        rig.act(Act::Silent);
+    }
+    let asked = rig.post_aside("/api/chat", r#"{"model":"mai"}"#);
+    let answer = tokio::time::timeout(std::time::Duration::from_secs(2 * 3600), asked).await;
+    assert_eq!(answer.expect("it has been given up").unwrap().status(), 502);
+    assert!(until(|| rig.script.working.load(Ordering::SeqCst) == 0).await, "the server still works");
+    assert_eq!(rig.gateway.traffic().in_flight, 0);
+}
+
 #[tokio::test]
 async fn a_cut_stream_ends_with_its_apis_error_and_its_server_is_let_go() {
     for (route, kind, piece, expected) in [
@@ -263,4 +277,41 @@ async fn a_gateway_that_stops_lets_its_replies_end() {
     drop(feed);
     assert_eq!(text(response).await, "data: 1\n\ndata: [DONE]\n\n");
     assert_eq!(rig.served.await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_gateway_that_stops_breaks_off_what_outlasts_its_grace() {
+    let mut rig = Rig::new(ServerKind::Ollama).await;
+    rig.gateway.publish(rung("large"));
+    rig.act(Act::Hang(EVENTS, vec!["data: 1\n\n"]));
+    let mut body = rig.post("/v1/chat/completions", STREAM).await.into_body();
+    frame(&mut body).await.unwrap().unwrap();
+    tokio::time::pause();
+    rig.stop.take().unwrap().send(()).unwrap();
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(60), rig.served).await;
+    assert_eq!(ended.expect("it ends").unwrap(), 1);
+    assert!(frame(&mut body).await.unwrap().is_err());
+}
+
+#[tokio::test]
+async fn replies_that_do_not_come_through_us_count_as_one_until_their_end_is_known_or_they_are_cut() {
+    let mut rig = Rig::new(ServerKind::LlamaServer).await;
+    for is_cut in [false, true] {
+        rig.gateway.publish(rung("large"));
+        let (end, ended) = tokio::sync::oneshot::channel::<()>();
+        rig.gateway.close_unseen("large", async { drop(ended.await) });
+        rig.settles_at(1, 0).await;
+        rig.no_event();
+        assert!(!rig.gateway.is_vacant("model-large"));
+        if is_cut {
+            rig.gateway.cut("large");
+            assert_eq!(rig.event().await, drained("large"), "nobody can cut them, so they are waited for no longer");
+        }
+        drop(end);
+        if !is_cut {
+            assert_eq!(rig.event().await, drained("large"));
+        }
+        rig.settles_at(0, 0).await;
+    }
+    rig.no_event();
 }

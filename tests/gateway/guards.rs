@@ -96,7 +96,21 @@ async fn a_local_page_may_call_and_the_server_does_not_hear_of_it() {
     let response = rig.send(request).await;
     assert_eq!(response.status(), 204);
     assert_eq!(response.headers()["access-control-allow-headers"], "content-type");
+    assert_eq!(response.headers()["vary"], "origin");
+    for (target, wanted, origin) in [
+        ("/api/pull", "POST", Some("http://localhost:3000")),
+        ("/api/chat", "DELETE", Some("http://localhost:3000")),
+        ("/api/chat", "POST", None),
+    ] {
+        let mut request = rig.request("OPTIONS", target, "");
+        request.headers_mut().insert("access-control-request-method", wanted.parse().unwrap());
+        if let Some(origin) = origin {
+            request.headers_mut().insert("origin", origin.parse().unwrap());
+        }
+        assert!(rig.send(request).await.status().is_client_error(), "{target} {wanted} {origin:?}");
+    }
     assert!(rig.seen().is_empty());
+    assert!(!rig.get("/api/tags").await.headers().contains_key("access-control-allow-origin"), "no page has asked");
 }
 
 #[tokio::test]

@@ -300,6 +300,8 @@ fn respond(status: u16, kind: &str, body: ServerBody) -> ServerResponse {
         .header("x-server", "kept")
         .header("connection", "x-hop")
         .header("x-hop", "1")
+        .header("proxy-authenticate", "Basic")
+        .header("access-control-allow-origin", "*")
         .body(body)
         .unwrap()
 }

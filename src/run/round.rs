@@ -96,7 +96,8 @@ mod tests {
 
     #[test]
     fn what_may_be_ours_is() {
-        for asked in [ours(2, 5, 0), ours(1, 6, 0), ours(1, 5, 1), (ours(1, 5, 0).0, ours(1, 6, 0).0)] {
+        let (none, one, running) = (ours(1, 5, 0).0, ours(1, 6, 0).0, ours(1, 5, 1).0);
+        for asked in [ours(2, 5, 0), ours(1, 6, 0), ours(1, 5, 1), (none, one), (running, none)] {
             let mut looks = Looks(Round::default());
             looks.at(0, ours(1, 5, 0), &[("large", "a")]);
             looks.at(35, ours(1, 5, 0), &[("large", "a")]);
@@ -106,6 +107,10 @@ mod tests {
             assert!(looks.at(45, after, &[("large", "c")]).is_empty(), "the server may still be at it: {settled:?}");
             assert!(looks.at(76, after, &[("large", "d")]).is_empty());
             assert_eq!(looks.at(81, after, &[("large", "e")]), ["large"], "{asked:?}");
+        }
+        let mut looks = Looks(Round::default());
+        for (seconds, mark) in [(0, "a"), (35, "a"), (40, "b"), (45, "c")] {
+            assert!(looks.at(seconds, ours(1, 5, 1), &[("large", mark)]).is_empty(), "it is a long reply of ours");
         }
         let mut looks = Looks(Round::default());
         looks.at(0, ours(1, 5, 0), &[("large", "a")]);

@@ -18,6 +18,7 @@ mod program;
 mod receiver;
 mod sidecar;
 
+mod alone;
 mod calibrate;
 mod commands;
 mod derived;

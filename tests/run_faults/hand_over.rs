@@ -78,7 +78,12 @@ async fn a_model_that_was_seen_to_go_on_goes_on_with_a_stream_of_ollamas() {
     assert!(is_of_both, "{}\nis not of both, the large one says\n{large}", words.concat());
     assert!(text.lines().all(|line| line.contains(r#""model":"mai"#) || line.contains(r#""model":"large"#)), "{text}");
     assert_eq!(text.matches(r#""done":true"#).count(), 1);
+    let config = sidecar.folder.path().join("config.yaml");
+    let pinned = ran(sidecar.folder.path(), &["pin", "--config", config.to_str().unwrap(), "large"]).await;
+    assert_eq!(pinned.code, Some(0), "{pinned:#?}");
+    sidecar.until_serves("large").await;
     sidecar.stop().await;
+    assert_eq!(sidecar.said("streams can be handed over to it"), 2, "each is tried once: {}", sidecar.log());
 }
 
 #[tokio::test]

@@ -256,4 +256,5 @@ async fn a_dry_run_tells_what_it_would_do_and_touches_nothing() {
     assert!(until(Duration::from_secs(1), async || held(&server).await == 1).await);
     assert_eq!(server.unloads(), [], "{}", sidecar.log());
     assert_eq!(server.loads().len(), 1, "what a client wanted itself");
+    assert!(!sidecar.log().contains("on with a reply"), "it was tried out: {}", sidecar.log());
 }

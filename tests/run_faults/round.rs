@@ -60,6 +60,7 @@ async fn without_a_gateway_it_goes_down_and_up_and_cuts_nothing() {
     let reply = reply.await.unwrap();
     assert!(reply.lines().last().unwrap().contains(r#""done":true"#), "{reply}");
     sidecar.stop().await;
+    assert!(!sidecar.log().contains("on with a reply"), "none can be handed over: {}", sidecar.log());
     weights.abort();
 }
 
@@ -79,7 +80,9 @@ async fn whoever_goes_round_the_gateway_is_noticed_and_nobody_else() {
         assert_eq!(went_round(&status), 0, "{status:#}\n{}", sidecar.log());
     }
     asked_directly(&server, "large", 2).await;
-    sidecar.until("it is noticed", |status| went_round(status) > 0).await;
+    sidecar.until("it is noticed", |status| went_round(status) == 1).await;
+    asked_directly(&server, "large", 2).await;
+    sidecar.until("it is counted again", |status| went_round(status) == 2).await;
     asked(&sidecar.gateway, Route::OpenAi, 4).await.assert_whole(4);
     assert_eq!(sidecar.said("past the gateway"), 1, "{}", sidecar.log());
     let admin = sidecar.admin.trim_start_matches("http://").to_owned();

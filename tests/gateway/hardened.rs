@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 use super::guards::raw;
-use super::rig::{Act, Rig, rung};
+use super::rig::{Act, Rig, rung, until};
 
 async fn rig(kind: ServerKind) -> Rig {
     let rig = Rig::new(kind).await;
@@ -168,6 +168,8 @@ async fn a_request_whose_end_is_in_doubt_is_never_two() {
         (format!("{chat}content-length: 15\r\n\r\n{json}DELETE /api/delete HTTP/1.1\r\nhost: localhost\r\n\r\n"), 1),
     ] {
         raw(&rig, &taken).await;
+        // A busy machine may take longer than that is waited for.
+        until(|| rig.script.seen.lock().unwrap().len() >= count).await;
         let seen = rig.seen();
         assert_eq!(seen.len(), count, "{taken:?}: {seen:?}");
         for seen in seen {

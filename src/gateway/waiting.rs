@@ -143,6 +143,8 @@ mod tests {
         for mut stream in idle {
             assert_eq!(said(&mut stream).await.0, "");
         }
+        let (said, took) = said(&mut start().await).await;
+        assert!(said.is_empty() && took < 2 * REQUEST_MAX, "{took:?}");
     }
 
     const UPLOAD: &str = "POST /api/chat HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9999999\r\n\r\n";

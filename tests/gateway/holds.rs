@@ -174,3 +174,20 @@ async fn those_who_wait_are_told_when_the_gateway_stops() {
     assert_eq!(answer.await.unwrap().status(), 503);
     assert_eq!(rig.served.await.unwrap(), 0);
 }
+
+#[tokio::test]
+async fn nobody_is_held_while_all_models_are_put_to_sleep_on_purpose() {
+    for comes_first in [false, true] {
+        let rig = Rig::new(ServerKind::Ollama).await;
+        rig.gateway.sleeps(!comes_first);
+        let answer = rig.post_aside("/api/chat", ASKED);
+        if comes_first {
+            rig.settles_at(0, 1).await;
+            rig.gateway.sleeps(true);
+        }
+        let answer = tokio::time::timeout(Duration::from_secs(10), answer).await.expect("it is told at once").unwrap();
+        assert_eq!(answer.status(), 503);
+        assert!(text(answer).await.contains("put to sleep on purpose"));
+        rig.settles_at(0, 0).await;
+    }
+}

@@ -196,6 +196,11 @@ impl ReplyBody {
             }
             Poll::Pending => {
                 state.listen(cx);
+                // A reply that has begun is waited for less long than its beginning was.
+                let ends_at = self.heard_at + self.patience;
+                if ends_at < self.idle.deadline() {
+                    self.idle.as_mut().reset(ends_at);
+                }
                 while self.idle.as_mut().poll(cx).is_ready() {
                     let ends_at = self.heard_at + self.patience;
                     if ends_at <= Instant::now() {

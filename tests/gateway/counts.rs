@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use http_body_util::BodyExt;
 use tierkeeper::config::ServerKind;
 use tierkeeper::gateway::Event;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -314,4 +315,18 @@ async fn replies_that_do_not_come_through_us_count_as_one_until_their_end_is_kno
         rig.settles_at(0, 0).await;
     }
     rig.no_event();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_falls_silent_within_a_reply_is_let_go() {
+    let rig = Rig::new(ServerKind::Ollama).await;
+    rig.gateway.publish(rung("large"));
+    rig.act(Act::Hang(EVENTS, vec!["data: 1\n\n"]));
+    let mut body = rig.post("/v1/chat/completions", STREAM).await.into_body();
+    frame(&mut body).await.unwrap().unwrap();
+    let silent = tokio::time::timeout(std::time::Duration::from_secs(200), body.frame()).await;
+    assert!(silent.expect("its client is told").unwrap().is_err());
+    rig.settles_at(0, 0).await;
+    assert!(until(|| rig.script.working.load(Ordering::SeqCst) == 0).await, "the server still works");
+    assert_eq!(rig.gateway.counters().truncated, 1);
 }

@@ -79,11 +79,13 @@ async fn calibrated(args: CalibrateArgs) -> Result<Report, Refusal> {
     let (store, learned) = opened.map_or((None, Vec::new()), |Opened { store, learned, .. }| (Some(store), learned));
     let progress = Progress::new(policy.ladder.len());
     let kept_in = config.store.clone().filter(|_| store.is_some());
+    // Before anything is asked of the server, so that whoever interrupts it finds it as it was.
+    let interrupted = interruption();
     let mut bench = Bench::new(driver, Arc::new(policy), facts, &config, learned, progress);
     bench.look_around().await.map_err(|error| unreachable(&error))?;
     let interrupted = tokio::select! {
         () = bench.measure_all(store.as_ref()) => false,
-        () = interrupted() => true,
+        () = interrupted => true,
     };
     bench.leave_as_found().await;
     let report = bench.report(interrupted, kept_in);
@@ -115,11 +117,14 @@ async fn found(config: &Config) -> Result<(ServerKind, String), Refusal> {
     })
 }
 
-async fn interrupted() {
+/// From the call on, and not only when it is first polled.
+fn interruption() -> impl Future<Output = ()> {
     let register = |kind| signal(kind).expect("this process may handle its own signals");
     let (mut interrupt, mut terminate) = (register(SignalKind::interrupt()), register(SignalKind::terminate()));
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+    async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
     }
 }

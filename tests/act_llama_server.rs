@@ -134,12 +134,92 @@ async fn a_model_whose_process_does_not_answer_is_not_loaded() {
     assert!(failed.to_string().contains("Could not establish connection"), "{failed}");
 }
 
-#[tokio::test]
-async fn a_server_that_is_full_and_busy_says_so() {
+fn full() -> (StatusCode, axum::Json<Value>) {
     let full = json!({ "error": { "code": 500, "message": "model limit reached, try again later" } });
-    let load = post(move || async move { (StatusCode::INTERNAL_SERVER_ERROR, axum::Json(full)) });
-    let refused = driver(Router::new().route("/models/load", load)).await.load(&big()).await.unwrap_err();
+    (StatusCode::INTERNAL_SERVER_ERROR, axum::Json(full))
+}
+
+#[tokio::test]
+async fn a_server_that_is_full_and_busy_is_asked_until_it_has_a_place() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let load = post(move || {
+        let has_place = asked.fetch_add(1, Ordering::Relaxed) >= 5;
+        async move { if has_place { success().await.into_response() } else { full().into_response() } }
+    });
+    let routes = turning("loaded", "loaded", 0).route("/models/load", load).route("/props", get(props));
+    timeout(SOON, driver(routes).await.load(&big())).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_stays_full_and_busy_says_so() {
+    let driver = driver(Router::new().route("/models/load", post(async || full()))).await;
+    // Only now, for what is waited for until then is the real server's.
+    tokio::time::pause();
+    let refused = driver.load(&big()).await.unwrap_err();
     assert!(refused.to_string().contains("model limit reached"), "{refused}");
+}
+
+/// A model that is gone at the second look, and comes up when it is asked for again.
+#[tokio::test]
+async fn a_model_that_had_to_go_while_it_loaded_is_loaded_again_and_one_that_failed_is_not() {
+    for (exit_code, other, loads) in
+        [(json!(null), false, 2), (json!(0), false, 2), (json!(1), false, 1), (json!(1), true, 2)]
+    {
+        let [asked, looked] = [0, 0].map(|count| Arc::new(AtomicUsize::new(count)));
+        let counted = Arc::clone(&asked);
+        let load = post(move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+            success()
+        });
+        let loads_seen = Arc::clone(&asked);
+        let shown = exit_code.clone();
+        let list = get(move || {
+            let is_first = looked.fetch_add(1, Ordering::Relaxed) == 0;
+            let value = match loads_seen.load(Ordering::Relaxed) {
+                2.. => "loaded",
+                _ if is_first => "loading",
+                _ => "unloaded",
+            };
+            let status = |value: &str| json!({ "value": value, "exit_code": shown });
+            let others = if other && !is_first { "loaded" } else { "unloaded" };
+            let models = json!([{ "id": "big", "status": status(value) }, { "id": "other", "status": status(others) }]);
+            async move { listing(models) }
+        });
+        let routes = Router::new().route("/models/load", load).route("/models", list).route("/props", get(props));
+        let loaded = timeout(SOON, driver(routes).await.load(&big())).await.unwrap();
+        assert_eq!((loaded.is_ok(), asked.load(Ordering::Relaxed)), (loads == 2, loads), "{exit_code} {other}");
+    }
+}
+
+#[tokio::test]
+async fn a_model_that_is_listed_until_its_process_has_gone_is_loaded_again() {
+    let (asked, called) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let counted = Arc::clone(&asked);
+    let load = post(move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+        success()
+    });
+    let (loads_seen, props_seen) = (Arc::clone(&asked), Arc::clone(&called));
+    let list = get(move || {
+        let is_gone = loads_seen.load(Ordering::Relaxed) == 1 && props_seen.load(Ordering::Relaxed) >= 3;
+        async move { listed(if is_gone { "unloaded" } else { "loaded" }) }
+    });
+    let loads_seen = Arc::clone(&asked);
+    let props = get(move || {
+        called.fetch_add(1, Ordering::Relaxed);
+        let dies = loads_seen.load(Ordering::Relaxed) == 1;
+        async move {
+            match dies {
+                true => {
+                    (StatusCode::INTERNAL_SERVER_ERROR, "proxy error: Could not establish connection").into_response()
+                }
+                false => props().await.into_response(),
+            }
+        }
+    });
+    let routes = Router::new().route("/models/load", load).route("/models", list).route("/props", props);
+    timeout(SOON, driver(routes).await.load(&big())).await.unwrap().unwrap();
+    assert_eq!(asked.load(Ordering::Relaxed), 2);
 }
 
 #[tokio::test]
@@ -243,7 +323,7 @@ async fn nobody_there_is_told_in_words_of_the_system() {
 #[test]
 fn a_proxy_of_the_environment_is_not_asked() {
     let again = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "a_server_that_is_full_and_busy_says_so"])
+        .args(["--exact", "a_server_that_stays_full_and_busy_says_so"])
         .env("HTTP_PROXY", "http://127.0.0.1:1")
         .env("http_proxy", "http://127.0.0.1:1")
         .output()

@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+/// llama-server's words where it does not have the model that it is asked for: it may not load it by itself, its process is
+/// gone or does not listen yet, it is being loaded.
+const NOT_HELD: [&str; 3] = ["model is not loaded", "Could not establish connection", "Loading model"];
+
 /// A call that failed. Each variant carries what was seen: where, how far it got, and what came back.
 #[derive(Debug, thiserror::Error)]
 pub enum ActError {
@@ -39,4 +43,11 @@ pub enum ActError {
     Ourselves { url: String },
     #[error("neither an Ollama nor a llama-server answers at `{url}`: {evidence}")]
     Unknown { url: String, evidence: String },
+}
+
+impl ActError {
+    /// Whether the server says that it does not have the model now, which says nothing of the model itself.
+    pub fn says_not_held(&self) -> bool {
+        matches!(self, ActError::Refused { head, .. } if NOT_HELD.iter().any(|words| head.contains(words)))
+    }
 }

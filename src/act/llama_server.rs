@@ -8,22 +8,18 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::json;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
-use super::arguments::Arguments;
 use super::changes::{Changes, EventStream};
 use super::error::ActError;
-use super::files::{Found, found};
-use super::heads;
 use super::http::{Http, Reply};
 use super::insist::{GIVEN_UP_AFTER, Insistence};
+use super::listing::{self, Listing, Model, State};
 use super::{Kept, Offer, Resident, ResidentState, key};
 use crate::decide::input::{ModelFacts, ServerFacts};
-use crate::footprint::Sizing;
 use crate::footprint::cpu::Cpu;
 use crate::footprint::purpose::Purpose;
 use crate::policy::Rung;
-use crate::units::Bytes;
 
 const LIST_MAX: Duration = Duration::from_secs(3);
 const ANSWER_MAX: Duration = Duration::from_secs(15);
@@ -35,6 +31,15 @@ const LOOK_DESPITE_EVENTS_EVERY: Duration = Duration::from_millis(250);
 const CONTEXT_STEP: u32 = 256;
 /// How often a load is asked for again when the model was still on its way out.
 const LOAD_REPEATS_MAX: u32 = 3;
+/// Its words where it holds as many models as it may, and somebody has a reply in each.
+const FULL: &str = "model limit reached";
+/// Replies come to their end: how long, and how often, a place is waited for.
+const FULL_MAX: Duration = Duration::from_secs(30);
+const FULL_LOOK_EVERY: Duration = Duration::from_millis(50);
+/// How often, and for how long, a model that is listed as loaded is asked while its process does not answer: one that has
+/// to go for somebody else's is listed for a while.
+const UNANSWERED_MAX: u32 = 100;
+const UNANSWERED_LOOK_EVERY: Duration = Duration::from_millis(50);
 /// How long the list may fail to come while a load is awaited.
 const LOST_MAX: u32 = 20;
 
@@ -60,51 +65,6 @@ struct ModelProps {
 #[derive(Debug, Deserialize)]
 struct GenerationSettings {
     n_ctx: u32,
-}
-
-#[derive(Debug, Deserialize)]
-struct Listing {
-    data: Vec<Model>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Model {
-    id: String,
-    status: Status,
-    /// Only of a model that is loaded.
-    #[serde(default)]
-    meta: Option<Meta>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Status {
-    value: State,
-    /// The command line of the process that has or would have the model.
-    #[serde(default)]
-    args: Vec<String>,
-    #[serde(default)]
-    exit_code: Option<i64>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum State {
-    Unloaded,
-    Loading,
-    Loaded,
-    /// Its process is there and gave its memory back; the next request wakes it.
-    Sleeping,
-    /// A state of a newer version, such as a download.
-    #[serde(other)]
-    Other,
-}
-
-#[derive(Debug, Deserialize)]
-struct Meta {
-    #[serde(default)]
-    n_ctx: u32,
-    #[serde(default)]
-    size: u64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -181,11 +141,11 @@ impl LlamaServer {
 
     pub(super) async fn load(&self, rung: &Rung) -> Result<(), ActError> {
         let mut awaited = Awaited::start(&self.http).await;
-        let (mut repeats, mut lost) = (0, 0);
-        let mut refusal = self.tell("/models/load", rung).await?;
+        let (mut repeats, mut lost, mut unanswered, mut beside) = (0, 0, 0, None);
+        let mut refusal = self.ask_for(rung).await?;
         loop {
-            let model = match self.listed(&rung.model).await {
-                Ok(model) => model,
+            let listed = match self.list().await {
+                Ok(listed) => listed,
                 // It may be busy with nothing but the load. Whether it is still there is asked elsewhere.
                 Err(_) if lost < LOST_MAX => {
                     lost += 1;
@@ -195,14 +155,28 @@ impl LlamaServer {
                 Err(error) => return Err(error),
             };
             lost = 0;
+            let others = listing::held_beside(&listed, &rung.model);
+            // Somebody else's has come since, and it had to go for that.
+            let is_displaced = !others.is_subset(beside.get_or_insert_with(|| others.clone()));
+            let model = listed.into_iter().find(|model| model.id == rung.model);
             let not_loaded = |evidence| Err(ActError::NotLoaded { model: rung.model.clone(), evidence });
             match model.as_ref().map(|model| model.status.value) {
-                Some(State::Loaded | State::Sleeping) => return self.has_context_of(rung).await,
+                Some(State::Loaded | State::Sleeping) => match self.has_context_of(rung).await {
+                    Err(error) if error.says_not_held() && unanswered < UNANSWERED_MAX => {
+                        unanswered += 1;
+                        sleep(UNANSWERED_LOOK_EVERY).await;
+                    }
+                    found => return found,
+                },
                 Some(State::Loading | State::Other) => awaited.next().await,
                 // It was still on its way out when it was asked for, and was refused as running.
-                Some(State::Unloaded) if refusal.is_some() && repeats < LOAD_REPEATS_MAX => {
+                Some(State::Unloaded)
+                    if repeats < LOAD_REPEATS_MAX
+                        && (refusal.is_some() || is_displaced || model.as_ref().is_some_and(Model::went_in_order)) =>
+                {
                     repeats += 1;
-                    refusal = self.tell("/models/load", rung).await?;
+                    beside = None;
+                    refusal = self.ask_for(rung).await?;
                 }
                 Some(State::Unloaded) => {
                     let exit_code = model.and_then(|model| model.status.exit_code);
@@ -269,6 +243,20 @@ impl LlamaServer {
         }
     }
 
+    /// Asks for a load, again and again while the server has no place for it: it makes one itself as soon as a model that
+    /// it holds has no reply to give.
+    async fn ask_for(&self, rung: &Rung) -> Result<Option<ActError>, ActError> {
+        let began = Instant::now();
+        loop {
+            let told = self.tell("/models/load", rung).await;
+            let is_full = matches!(&told, Err(ActError::Refused { head, .. }) if head.contains(FULL));
+            if !is_full || began.elapsed() >= FULL_MAX {
+                return told;
+            }
+            sleep(FULL_LOOK_EVERY).await;
+        }
+    }
+
     /// Tells it about a model. A refusal for the state that the model is in (400) is handed back, for the list decides.
     async fn tell(&self, path: &str, rung: &Rung) -> Result<Option<ActError>, ActError> {
         let reply: Reply = self.http.post(path, &json!({ "model": rung.model }), ANSWER_MAX).await?;
@@ -296,40 +284,6 @@ impl LlamaServer {
 impl RouterProps {
     fn version(&self) -> String {
         format!("llama-server {}", self.build_info)
-    }
-}
-
-impl Model {
-    fn context(&self) -> Option<u32> {
-        self.meta.as_ref().map(|meta| meta.n_ctx).filter(|tokens| *tokens > 0)
-    }
-
-    fn arguments(&self) -> Arguments<'_> {
-        Arguments(&self.status.args)
-    }
-
-    /// By its metadata where its files are on this machine, else by the size of its files, or what it says of itself when
-    /// it is loaded.
-    async fn sizing(&self, cpu: Cpu) -> (Option<Sizing>, Purpose) {
-        let says = self.meta.as_ref().map(|meta| Bytes(meta.size)).filter(|size| size.0 > 0).map(Sizing::Files);
-        let told = if self.arguments().embeds() { Purpose::Embedding } else { Purpose::Conversation };
-        let Some(path) = self.arguments().model().map(str::to_owned) else { return (says, told) };
-        let beside: Vec<String> = self.arguments().beside().into_iter().map(str::to_owned).collect();
-        let (id, load) = (self.id.clone(), self.arguments().load());
-        let looked = tokio::task::spawn_blocking(move || found((&id, cpu), &path, &beside, load)).await;
-        match looked.expect("reading a model's head does not panic") {
-            Found::Sizing(sizing, Purpose::Conversation) => (Some(sizing), told),
-            Found::Sizing(sizing, purpose) => (Some(sizing), purpose),
-            Found::NotHere => (says, told),
-            Found::Unknown => (None, told),
-        }
-    }
-
-    /// All files that it is read from, as the server names them.
-    fn files(&self) -> Option<Vec<String>> {
-        let mut files = heads::parts(self.arguments().model()?);
-        files.extend(self.arguments().beside().into_iter().map(str::to_owned));
-        Some(files)
     }
 }
 

@@ -15,6 +15,7 @@ mod heads;
 mod http;
 mod insist;
 mod key;
+mod listing;
 pub mod llama_server;
 pub mod marks;
 mod names;

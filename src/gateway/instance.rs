@@ -120,6 +120,11 @@ impl Admission {
         &self.instance.rung
     }
 
+    /// Whether its rung goes on, and does not leave.
+    pub fn is_open(&self) -> bool {
+        self.instance.is_open()
+    }
+
     /// How many replies there are at a time, this one included.
     pub fn beside(&self) -> u64 {
         self.instance.count()

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH};
 use http::{HeaderMap, HeaderName, Method, Response, StatusCode};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::admit::Comes;
 use super::answer::{Answer, AnswerBody, collected, waiting_response};
@@ -19,7 +20,7 @@ use super::errors::{Failure, Family, Fault};
 use super::hand_over::kept::Kept;
 use super::hold::Share;
 use super::instance::Admission;
-use super::late::LateBody;
+use super::late::{LateBody, SILENT_FOR};
 use super::reply::Body;
 use super::routes::{Kind, Route};
 use super::spoken::Chat;
@@ -33,11 +34,13 @@ pub const REQUIRE_HEADER: HeaderName = HeaderName::from_static("x-tierkeeper-req
 
 /// How long a request stays away from a server that has just failed it.
 const REPEAT_AFTER: Duration = Duration::from_millis(250);
-/// How often a request is asked again while its model is not loaded: for as long as it takes until that is known and the
-/// model is closed, so that the request waits for the next one. Nothing of it has been worked on.
-const REPEATS_NOT_HELD: u32 = 20;
-/// llama-server's words for a model that it may not load by itself.
-const NOT_LOADED: &[u8] = b"model is not loaded";
+/// llama-server's words where there is no model that could have begun with the request: it may not load it by itself, its
+/// process is gone or does not listen yet, it is being loaded.
+const NOT_HELD: [&[u8]; 3] = [b"model is not loaded", b"Could not establish connection", b"Loading model"];
+
+/// With which it says them.
+pub const MAY_SAY_NOT_HELD: [StatusCode; 3] =
+    [StatusCode::BAD_REQUEST, StatusCode::INTERNAL_SERVER_ERROR, StatusCode::SERVICE_UNAVAILABLE];
 
 /// A request, read whole.
 pub struct Ask {
@@ -59,7 +62,9 @@ enum Tried {
     Answered(Answer),
     /// It was called back before the server began to answer: it goes to the rung that serves, or serves next.
     Moved,
-    /// It is worth another try, after this long and so many times; if there is none, this is the answer.
+    /// The server does not hold the model, so nothing of it has been worked on.
+    NotHeld,
+    /// It is worth so many more tries, each after this long; if there is none, this is the answer.
     Failed {
         why: String,
         pause: Duration,
@@ -215,12 +220,24 @@ async fn with_aliases(shared: &Shared, mut answer: Answer) -> Result<Answer, Fai
 }
 
 async fn pursue(shared: Arc<Shared>, ask: Arc<Ask>) -> Result<Answer, Failure> {
-    let (mut repeated, mut comes) = (0, Comes::New);
+    let (mut repeated, mut missed_since, mut comes) = (0, None, Comes::New);
     loop {
         let admission = shared.admit(&ask, comes).await?;
         match attempt(&shared, &ask, admission).await? {
             Tried::Answered(answer) => return Ok(answer),
             Tried::Moved => comes = Comes::Again,
+            Tried::NotHeld => {
+                let missed = missed_since.get_or_insert_with(Instant::now).elapsed();
+                // As long as any request may wait; the client has done nothing wrong, and may ask again.
+                if missed >= shared.hold_age_max {
+                    return Err(shared.unanswered(&Unanswered::NotHeld));
+                }
+                if missed >= SILENT_FOR {
+                    ask.waits.notify_one();
+                }
+                shared.record.repeated.add();
+                tokio::time::sleep(REPEAT_AFTER).await;
+            }
             Tried::Failed { why, pause, repeats, instead } => {
                 tracing::warn!(message = "The server failed a request.", %why, repeated);
                 shared.record.tell(Event::UpstreamFailed { why });
@@ -279,8 +296,8 @@ async fn judge(
     };
     let (head, body) = response.into_parts();
     let status = head.status;
-    let worth_repeating = status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED;
-    if status == StatusCode::BAD_REQUEST {
+    let is_llama = shared.server == ServerKind::LlamaServer;
+    if status == StatusCode::BAD_REQUEST || is_llama && MAY_SAY_NOT_HELD.contains(&status) {
         let answer = match collected(body).await {
             Ok(body) => Answer { head, body: AnswerBody::Whole(body), admission: Some(admission), kept: None },
             Err(error) => {
@@ -289,31 +306,36 @@ async fn judge(
                 return Ok(Tried::Failed { why, pause: REPEAT_AFTER, repeats: 1, instead: Err(error) });
             }
         };
-        if let Some(rung) = answer.admission.as_ref().map(|admission| admission.rung().clone())
+        if status == StatusCode::BAD_REQUEST
+            && let Some(rung) = answer.admission.as_ref().map(|admission| admission.rung().clone())
             && let Some(failure) = context::refused(shared, &rung, &answer)
         {
             return Err(failure);
         }
-        return Ok(match shared.server == ServerKind::LlamaServer && answer.says(NOT_LOADED) {
-            true => Tried::Failed {
-                why: Unanswered::NotHeld.to_string(),
-                pause: REPEAT_AFTER,
-                repeats: REPEATS_NOT_HELD,
-                // The client has done nothing wrong, and may ask again.
-                instead: Err(Unanswered::NotHeld),
-            },
-            false => Tried::Answered(answer),
-        });
+        if is_llama && NOT_HELD.iter().any(|words| answer.says(words)) {
+            // One that leaves is not to be put back.
+            if let Some(admission) = answer.admission.as_ref().filter(|admission| admission.is_open()) {
+                tracing::debug!(message = "The server does not hold the model.", rung = %admission.rung().name);
+                shared.record.tell(Event::NotHeld { rung: admission.rung().name.clone() });
+            }
+            return Ok(Tried::NotHeld);
+        }
+        return Ok(answered(answer));
     }
     let kept = Kept::of(shared, ask, status, &head.headers);
-    let answer = Answer { head, body: AnswerBody::Stream(body), admission: Some(admission), kept };
-    Ok(match worth_repeating {
+    Ok(answered(Answer { head, body: AnswerBody::Stream(body), admission: Some(admission), kept }))
+}
+
+/// An answer of the server's, which may be worth another try.
+fn answered(answer: Answer) -> Tried {
+    let status = answer.head.status;
+    match status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED {
         true => {
             let why = format!("it answered {status}");
             Tried::Failed { why, pause: REPEAT_AFTER, repeats: 1, instead: Ok(answer) }
         }
         false => Tried::Answered(answer),
-    })
+    }
 }
 
 impl Shared {

@@ -22,9 +22,9 @@ use super::recorded::Recorded;
 use super::report::{self, Around, Decision};
 use super::sampling::Job;
 use super::server::Listing;
+use super::staying;
 use super::telling::Telling;
 use super::trying::{ended, try_out};
-use super::{staying, unseen};
 use crate::act::Driver;
 use crate::admin::asks::Ask;
 use crate::admin::control::{Answer, Asked};
@@ -265,6 +265,7 @@ impl Conductor {
             Event::Replied { rung, tokens, took_us, in_flight } => {
                 self.handle(Input::Replied(Replied { rung, tokens, took_us, in_flight }));
             }
+            Event::NotHeld { rung } => self.put_back(&rung),
             Event::UpstreamFailed { why } => {
                 tracing::debug!(message = "The server failed a request.", %why);
                 self.parts.nudge.notify_one();
@@ -333,17 +334,6 @@ impl Conductor {
         let decision = Decision::of(id, now, command);
         tracing::info!(message = "Decided.", decision = id, command = decision.command, rung = decision.rung, reason = %command.reason());
         self.last_decision = Some(decision);
-    }
-
-    fn close(&self, rung: Arc<Rung>) {
-        let (name, drain) = (rung.name.clone(), self.policy.pressure.soft.drain);
-        match self.parts.config.gateway_off {
-            false => self.parts.gateway.close(&name),
-            true => {
-                let ended = unseen::ended(Arc::clone(&self.parts.driver), rung, drain);
-                self.parts.gateway.close_unseen(&name, ended);
-            }
-        }
     }
 
     /// Asks the server for one thing; whatever was asked before is given up.

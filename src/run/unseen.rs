@@ -9,12 +9,27 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use super::conductor::Conductor;
 use crate::act::Driver;
 use crate::config::ServerKind;
 use crate::policy::{Policy, Rung};
 use crate::units::Span;
 
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+impl Conductor {
+    /// Admits nobody any more, and has those that run end.
+    pub(super) fn close(&self, rung: Arc<Rung>) {
+        let (name, drain) = (rung.name.clone(), self.policy.pressure.soft.drain);
+        match self.parts.config.gateway_off {
+            false => self.parts.gateway.close(&name),
+            true => {
+                let ended = ended(Arc::clone(&self.parts.driver), rung, drain);
+                self.parts.gateway.close_unseen(&name, ended);
+            }
+        }
+    }
+}
 
 /// What can be followed of a policy without a gateway: no reply that is not seen can be handed over.
 pub fn followed(policy: Policy) -> Policy {

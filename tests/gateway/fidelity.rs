@@ -1,8 +1,10 @@
 //! Fidelity: a request of each kind in -> the same bytes on the other side, but for what the gateway owns.
 
-use tierkeeper::config::ServerKind;
+use tierkeeper::config::{GatewayConfig, HoldConfig, ServerKind};
+use tierkeeper::gateway::Event;
+use tierkeeper::units::Span;
 
-use super::rig::{Act, Rig, frame, json_of, rung, text};
+use super::rig::{Act, Rig, config, drained, frame, json_of, rung, text};
 use http_body_util::BodyExt;
 use serde_json::json;
 use tierkeeper::policy::Rung;
@@ -206,13 +208,14 @@ async fn a_request_is_repeated_once_when_nothing_of_its_reply_was_seen() {
 }
 
 #[tokio::test]
-async fn a_model_that_llama_server_has_let_go_is_asked_for_again() {
-    let mut rig = Rig::new(ServerKind::LlamaServer).await;
+async fn a_model_that_llama_server_has_let_go_is_missed_and_asked_for_again() {
+    let hold = HoldConfig { age_max: Span::seconds(2), ..config().hold };
+    let mut rig = Rig::with(ServerKind::LlamaServer, GatewayConfig { hold, ..config() }).await;
     rig.gateway.publish(rung("small"));
     let not_loaded = r#"{"error":{"code":400,"message":"model is not loaded","type":"invalid_request_error"}}"#;
     rig.act(Act::Status(400, "application/json", not_loaded));
     assert_eq!(rig.post("/completion", "{}").await.status(), 200);
-    assert!(matches!(rig.event().await, tierkeeper::gateway::Event::UpstreamFailed { .. }));
+    assert_eq!(rig.event().await, Event::NotHeld { rung: "small".to_owned() });
     rig.act(Act::Status(400, "application/json", "{\"error\":{\"message\":\"bad\"}}"));
     let response = rig.post("/completion", "{}").await;
     assert_eq!((response.status().as_u16(), text(response).await.as_str()), (400, "{\"error\":{\"message\":\"bad\"}}"));
@@ -221,7 +224,7 @@ async fn a_model_that_llama_server_has_let_go_is_asked_for_again() {
         rig.act(Act::Status(400, "application/json", not_loaded));
     }
     assert_eq!(rig.post("/v1/chat/completions", "{}").await.status(), 200, "it takes a while until it is known");
-    for _ in 0..40 {
+    for _ in 0..20 {
         rig.act(Act::Status(400, "application/json", not_loaded));
     }
     let response = rig.post("/v1/chat/completions", "{}").await;
@@ -231,15 +234,54 @@ async fn a_model_that_llama_server_has_let_go_is_asked_for_again() {
 }
 
 #[tokio::test]
+async fn a_model_that_leaves_is_not_missed_and_its_requests_wait_for_the_next() {
+    let mut rig = Rig::new(ServerKind::LlamaServer).await;
+    rig.gateway.publish(rung("large"));
+    let (answers, told) = tokio::sync::oneshot::channel();
+    rig.act(Act::Late(told, 400, "{\"error\":{\"message\":\"model is not loaded\"}}"));
+    let answer = rig.post_aside("/completion", "{}");
+    rig.settles_at(1, 0).await;
+    rig.gateway.close("large");
+    answers.send(()).unwrap();
+    assert_eq!(rig.event().await, drained("large"));
+    rig.settles_at(0, 1).await;
+    rig.gateway.publish(rung("small"));
+    assert_eq!(json_of(answer.await.unwrap()).await["model"], "model-small");
+    rig.no_event();
+}
+
+/// Whoever asks llama-server for another model than ours takes its place, and then it says so in four ways.
+#[tokio::test]
+async fn a_model_that_llama_server_has_thrown_out_is_waited_for_whatever_it_says() {
+    let rig = Rig::new(ServerKind::LlamaServer).await;
+    rig.gateway.publish(rung("small"));
+    let json = "application/json";
+    rig.act(Act::Status(500, "text/plain", "proxy error: Could not establish connection"));
+    rig.act(Act::Status(503, json, r#"{"error":{"message":"Loading model","type":"unavailable_error","code":503}}"#));
+    rig.act(Act::Status(400, json, r#"{"error":{"code":400,"message":"model is not loaded"}}"#));
+    rig.act(Act::Status(500, "text/plain", "proxy error: Could not establish connection"));
+    rig.act(Act::Status(500, "text/plain", "proxy error: Failed to read connection"));
+    rig.act(Act::Status(500, "text/plain", "proxy error: Could not establish connection"));
+    assert_eq!(rig.post("/v1/chat/completions", "{}").await.status(), 200);
+    for _ in 0..2 {
+        rig.act(Act::Status(500, "text/plain", "proxy error: Failed to read connection"));
+    }
+    let response = rig.post("/v1/chat/completions", "{}").await;
+    assert_eq!(response.status(), 500, "what it may have worked on is asked once more, and not again");
+    assert_eq!(text(response).await, "proxy error: Failed to read connection");
+    rig.settles_at(0, 0).await;
+}
+
+#[tokio::test]
 async fn a_second_try_goes_to_the_rung_that_serves_by_then() {
     let mut rig = Rig::new(ServerKind::Ollama).await;
     rig.gateway.publish(rung("large"));
     rig.act(Act::Status(500, "application/json", "{}"));
     let answer = rig.post_aside("/api/chat", r#"{"model":"mai"}"#);
-    assert!(matches!(rig.event().await, tierkeeper::gateway::Event::UpstreamFailed { .. }));
+    assert!(matches!(rig.event().await, Event::UpstreamFailed { .. }));
     rig.gateway.publish(rung("small"));
     rig.gateway.close("large");
-    assert_eq!(rig.event().await, super::rig::drained("large"), "what failed does not count on");
+    assert_eq!(rig.event().await, drained("large"), "what failed does not count on");
     let response = answer.await.unwrap();
     assert_eq!(response.headers()["x-tierkeeper-rung"], "small");
     assert_eq!(json_of(response).await["model"], "model-small");

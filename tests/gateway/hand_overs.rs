@@ -16,6 +16,7 @@ use super::rig::{Act, Rig, drained, frame, json_of, rung, text, until};
 pub const CHAT: &str = "/v1/chat/completions";
 pub const EVENTS: &str = "text/event-stream";
 pub const ASKED: &str = r#"{"model":"mai","stream":true,"max_tokens":9,"messages":[{"role":"user","content":"tell"}]}"#;
+const NOT_LOADED: &str = r#"{"error":{"message":"model is not loaded"}}"#;
 pub const SECOND: [&str; 4] = [
     "data: {\"id\":\"two\",\"model\":\"s\",\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":null},\"finish_reason\":null}]}\n\n",
     "data: {\"id\":\"two\",\"model\":\"s\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"Once upon\"},\"finish_reason\":null}]}\n\n",
@@ -195,6 +196,37 @@ pub async fn is_asked_again(target: &str, request: &str) {
     rig.gateway.publish(rung("small"));
     assert_eq!(json_of(answer.await.unwrap()).await["model"], "model-small");
     rig.settles_at(0, 0).await;
+}
+
+#[tokio::test]
+async fn a_reply_whose_next_model_has_gone_too_is_gone_on_with_when_it_is_back_or_by_the_rung_after_it() {
+    for after in ["small", "large"] {
+        let rig = rig().await;
+        let (_words, body, had) = begun(&rig, ASKED).await;
+        rig.gateway.close("large");
+        rig.gateway.hand_over("large", &rung("small"));
+        rig.settles_at(0, 1).await;
+        // Neither its template nor anything else of it can be had.
+        *rig.script.told.lock().unwrap() = None;
+        for _ in 0..9 {
+            rig.act(Act::Status(400, "application/json", NOT_LOADED));
+        }
+        rig.gateway.publish(rung("small"));
+        assert!(until(|| rig.script.acts.lock().unwrap().len() < 2).await, "it is asked again");
+        if after == "large" {
+            rig.gateway.close("small");
+            rig.gateway.publish(rung("large"));
+        }
+        *rig.script.told.lock().unwrap() = Some(json!({}));
+        rig.script.acts.lock().unwrap().clear();
+        rig.act(Act::Pieces(EVENTS, SECOND.to_vec()));
+        assert_eq!(said(&rest(body, had).await), "Once upon");
+        let seen = rig.seen();
+        let asked = seen.iter().rfind(|seen| seen.target.starts_with(CHAT)).unwrap();
+        assert!(asked.text().contains(&format!("model-{after}")), "{}", asked.text());
+        assert_eq!(rig.gateway.counters().hand_overs_lost, 0);
+        rig.settles_at(0, 0).await;
+    }
 }
 
 #[tokio::test]

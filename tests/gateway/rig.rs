@@ -52,6 +52,8 @@ pub enum Act {
     Fed(&'static str, mpsc::Receiver<Bytes>),
     /// The piece, then the connection breaks.
     Break(&'static str, &'static str),
+    /// This status and body, in JSON, as soon as it is told.
+    Late(oneshot::Receiver<()>, u16, &'static str),
     /// No answer until the client goes.
     Silent,
 }
@@ -252,6 +254,10 @@ async fn serve(State(script): State<Arc<Script>>, request: Request<ServerBody>) 
             respond(200, "application/json", ServerBody::from(json!({"model": asked["model"]}).to_string()))
         }
         Some(Act::Status(status, kind, text)) => respond(status, kind, ServerBody::from(text)),
+        Some(Act::Late(told, status, text)) => {
+            told.await.unwrap();
+            respond(status, "application/json", ServerBody::from(text))
+        }
         Some(Act::Pieces(kind, pieces)) => respond(200, kind, of_pieces(pieces, working, false)),
         Some(Act::Hang(kind, pieces)) => respond(200, kind, of_pieces(pieces, working, true)),
         Some(Act::Fed(kind, fed)) => {

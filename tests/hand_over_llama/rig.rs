@@ -143,6 +143,7 @@ impl Rig {
                 | Event::Replied { .. }
                 | Event::HandedOver { .. }
                 | Event::HandOverFailed { .. }
+                | Event::NotHeld { .. }
                 | Event::UpstreamFailed { .. }) => panic!("{other:?}"),
             }
         }

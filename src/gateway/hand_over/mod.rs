@@ -1,6 +1,6 @@
 //! Hand-over: a reply that is being given -> the same reply, gone on with by another model.
 //!
-//! What goes on with what is worked out without clock and socket (`dialect`, `seam`, `journal`, `proceed`); `moves` does it.
+//! What goes on with what is worked out without clock and socket (`dialect`, `seam`, `journal`, `proceed`); `moves` and `stalled` do it.
 
 mod dialect;
 pub mod journal;
@@ -10,3 +10,4 @@ mod parts;
 mod proceed;
 mod records;
 mod seam;
+mod stalled;

@@ -14,10 +14,11 @@ use http_body_util::{BodyExt, Limited};
 use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::timeout;
 
 use super::kept::Proposal;
 use super::proceed;
+use super::stalled::{Stalled, go_on_with};
 use crate::config::ServerKind;
 use crate::gateway::body::Document;
 use crate::gateway::instance::{Admission, Inside, Instance};
@@ -32,25 +33,15 @@ use crate::policy::Rung;
 const ROOM_MIN: u64 = 256;
 /// Where tokens cannot be counted: one has about so many bytes, or more.
 const BYTES_PER_TOKEN: u64 = 3;
-const ANSWER_MAX: Duration = Duration::from_secs(5);
+pub const ANSWER_MAX: Duration = Duration::from_secs(5);
 const LOOK_INTO_MAX: usize = 16 << 20;
-/// How long a reply may stall: a large model's load, and no longer than clients have patience.
-const STALLED_MAX: Duration = Duration::from_secs(280);
-/// How long a server that failed to go on is left alone before it is asked once more.
-const REPEAT_AFTER: Duration = Duration::from_millis(250);
 /// How many replies a server works on at once, where it does not say.
 const SLOTS: usize = 1;
 
-/// A reply between two rungs.
-struct Stalled {
-    running: Arc<Running>,
-    proposal: Proposal,
-}
-
 /// The rung that goes on, as its server has it.
-struct Place {
+pub struct Place {
     context: Option<u64>,
-    slots: Arc<Semaphore>,
+    pub slots: Arc<Semaphore>,
 }
 
 /// Hands over what goes on at a rung that must go, and tells what came of it.
@@ -144,73 +135,8 @@ async fn go_on_beside(
     goes_on
 }
 
-/// Has those that stall gone on with by whichever rung serves, as soon as one does.
-async fn go_on_with(shared: Arc<Shared>, mut stalled: VecDeque<Stalled>, place: Option<(Arc<Instance>, Place)>) {
-    let mut known = place;
-    let until = Instant::now() + STALLED_MAX;
-    let mut tries = JoinSet::new();
-    while let Some(next) = stalled.pop_front() {
-        let Some(instance) = serving(&shared, until).await else {
-            next.running.lose();
-            continue;
-        };
-        let same = known.take().filter(|(other, _)| Arc::ptr_eq(other, &instance));
-        let at = match same {
-            Some((_, at)) => at,
-            None => place_of(&shared, &instance, &next.proposal).await,
-        };
-        let slots = at.slots.clone();
-        known = Some((instance.clone(), at));
-        let slot = timeout_at(until, slots.acquire_owned()).await.ok().and_then(Result::ok);
-        if !next.running.is_wanted() {
-            continue;
-        }
-        // Without a place in time the server is to find it one.
-        let Some(admission) = instance.enter() else {
-            // It has left meanwhile.
-            if Instant::now() < until {
-                stalled.push_front(next);
-                sleep(REPEAT_AFTER / 10).await;
-            } else {
-                next.running.lose();
-            }
-            continue;
-        };
-        let shared = shared.clone();
-        tries.spawn(async move {
-            let mut answer = ask(&shared, &admission, &next.proposal).await;
-            if answer.is_none() && next.running.is_wanted() {
-                sleep(REPEAT_AFTER).await;
-                answer = ask(&shared, &admission, &next.proposal).await;
-            }
-            match answer {
-                Some(upstream) => {
-                    let live = Live { upstream, admission: Some(admission), _slot: slot };
-                    next.running.join(live, next.proposal.prompt);
-                }
-                None => next.running.lose(),
-            }
-        });
-    }
-    while tries.join_next().await.is_some() {}
-}
-
-/// The rung that serves, or serves next; `None` when that is not to be waited for.
-async fn serving(shared: &Shared, until: Instant) -> Option<Arc<Instance>> {
-    let mut current = shared.current.subscribe();
-    let open = current.wait_for(|instance| instance.as_ref().is_some_and(|instance| instance.is_open()));
-    let mut sleeping = shared.sleeping.subscribe();
-    tokio::select! {
-        biased;
-        open = timeout_at(until, open) => open.ok()?.ok()?.clone(),
-        () = shared.stopping.cancelled() => None,
-        // It is not known for how long.
-        Ok(_) = sleeping.wait_for(|sleeps| *sleeps) => None,
-    }
-}
-
 /// The server's answer, if it goes on. Nobody waits for it once the client has left.
-async fn ask(shared: &Shared, admission: &Admission, proposal: &Proposal) -> Option<Incoming> {
+pub async fn ask(shared: &Shared, admission: &Admission, proposal: &Proposal) -> Option<Incoming> {
     tokio::select! {
         biased;
         () = proposal.left.cancelled() => None,
@@ -248,11 +174,12 @@ async fn answer_of(shared: &Shared, admission: &Admission, proposal: &Proposal) 
     None
 }
 
-async fn place_of(shared: &Shared, instance: &Instance, proposal: &Proposal) -> Place {
-    place(shared, &instance.rung, &proposal.ask.headers).await
+pub fn props_of(rung: &Rung) -> String {
+    let model = percent_encoding::utf8_percent_encode(&rung.model, percent_encoding::NON_ALPHANUMERIC);
+    format!("/props?model={model}&autoload=false")
 }
 
-async fn place(shared: &Shared, rung: &Rung, headers: &HeaderMap) -> Place {
+pub async fn place(shared: &Shared, rung: &Rung, headers: &HeaderMap) -> Place {
     if shared.server == ServerKind::Ollama {
         let listed = told(shared, Method::GET, "/api/ps", headers, Bytes::new()).await.unwrap_or_default();
         let mut models = listed["models"].as_array().into_iter().flatten();
@@ -261,8 +188,7 @@ async fn place(shared: &Shared, rung: &Rung, headers: &HeaderMap) -> Place {
         let slots = Arc::new(Semaphore::new(SLOTS));
         return Place { context: context.or(rung.context.map(u64::from)), slots };
     }
-    let model = percent_encoding::utf8_percent_encode(&rung.model, percent_encoding::NON_ALPHANUMERIC);
-    let props = told(shared, Method::GET, &format!("/props?model={model}&autoload=false"), headers, Bytes::new()).await;
+    let props = told(shared, Method::GET, &props_of(rung), headers, Bytes::new()).await;
     let props = props.unwrap_or_default();
     let context = props.pointer("/default_generation_settings/n_ctx").and_then(Value::as_u64);
     let slots = props["total_slots"].as_u64().and_then(|slots| usize::try_from(slots).ok());

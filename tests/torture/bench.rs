@@ -12,19 +12,23 @@ use tokio::time::{Instant, sleep};
 
 use tierkeeper::cli::demo::models::{Shape, write};
 
+use super::client::{Address, Clients};
 use super::http::{Http, causes, client, free_port, get, post};
 use super::judge::Rungs;
 use super::recorder::terminate;
+use super::server::Server;
 
-const SERVER_MAX: Duration = Duration::from_secs(60);
 const READY_MAX: Duration = Duration::from_secs(120);
 const MEASURED_MAX: Duration = Duration::from_secs(180);
 /// A client that has left is noticed with the next token.
 const REST_MAX: Duration = Duration::from_secs(10);
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// The rungs, best first, each with its model. The names differ, so that one taken for the other is found out.
 pub const LADDER: [(&str, &str); 3] =
     [("large", "weights-large"), ("medium", "weights-medium"), ("small", "weights-small")];
+
+/// A model that is nobody's rung.
+pub const OTHER: &str = "weights-other";
 
 /// What a run is to be about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +54,7 @@ impl Course {
         }
     }
 
-    fn held(self) -> u32 {
+    pub fn held(self) -> u32 {
         match self {
             Course::Pressure => 2,
             Course::Forced { held } => held,
@@ -58,22 +62,27 @@ impl Course {
     }
 
     /// In tokens, for all replies of a model together.
-    fn context(self) -> u32 {
+    pub fn context(self) -> u32 {
         match self {
             Course::Pressure => 2048,
             Course::Forced { .. } => 8192,
         }
     }
 
-    /// Of the rungs, best first. Where nobody needs them large, they are small: two cores are few for eight clients.
-    fn shapes(self) -> [Shape; 3] {
+    /// Of the rungs, best first, and of the other model. Where nobody needs them large, they are small: two cores are few for eight clients.
+    fn shapes(self) -> [Shape; 4] {
         let shape = |layers, embedding, heads, feed_forward, seed| {
             let context = 8192;
             Shape { layers, embedding, heads, kv_heads: heads, feed_forward, context, seed }
         };
         match self {
-            Course::Pressure => [Shape::large(), Shape::medium(), Shape::small()],
-            Course::Forced { .. } => [shape(6, 512, 8, 1408, 3), shape(4, 384, 6, 1024, 2), shape(2, 256, 4, 512, 1)],
+            Course::Pressure => [Shape::large(), Shape::medium(), Shape::small(), shape(2, 256, 4, 512, 4)],
+            Course::Forced { .. } => [
+                shape(6, 512, 8, 1408, 3),
+                shape(4, 384, 6, 1024, 2),
+                shape(2, 256, 4, 512, 1),
+                shape(2, 256, 4, 512, 4),
+            ],
         }
     }
 
@@ -112,13 +121,12 @@ pub struct Status {
 
 pub struct Bench {
     /// Without a path.
-    pub gateway: String,
+    gateway: String,
+    pub server: Server,
     admin: String,
-    pub record: String,
     pub status: watch::Receiver<Status>,
     /// The sidecar's own.
     log: String,
-    recorder: Child,
     program: Child,
 }
 
@@ -132,14 +140,15 @@ impl Places {
         Ok(places)
     }
 
-    fn file(&self, name: &str) -> String {
+    pub fn file(&self, name: &str) -> String {
         self.work.join(name).display().to_string()
     }
 }
 
 /// Makes the models that are not there yet. One of the right length is taken for the right one.
 pub fn make_models(places: &Places) -> Result<(), String> {
-    for ((_, model), shape) in LADDER.iter().zip(places.course.shapes()) {
+    let models = LADDER.iter().map(|(_, model)| *model).chain([OTHER]);
+    for (model, shape) in models.zip(places.course.shapes()) {
         let path = places.models.join(format!("{model}.gguf"));
         if path.metadata().is_ok_and(|file| file.len() == shape.bytes()) {
             continue;
@@ -166,12 +175,9 @@ impl Bench {
     /// Starts the server behind the recorder and the sidecar before it, and returns when the sidecar is ready.
     pub async fn start(places: &Places) -> Result<Self, String> {
         let http = client();
-        let (server, gateway, admin) = (free_port()?, free_port()?, free_port()?);
-        let record = places.file("recorder.jsonl");
-        let mut recorder = start_recorder(places, server, &record)?;
-        let health = format!("http://127.0.0.1:{server}/health");
-        wait_for(&http, &health, SERVER_MAX, &mut recorder, "the server").await?;
-        let config = write_files(places, server, gateway, admin)?;
+        let server = Server::start(places, "").await?;
+        let (gateway, admin) = (free_port()?, free_port()?);
+        let config = write_files(places, &server.url, gateway, admin)?;
         match places.course {
             Course::Pressure => measure(places, &config).await?,
             Course::Forced { .. } => forget(places)?,
@@ -183,7 +189,13 @@ impl Bench {
         let admin = format!("http://127.0.0.1:{admin}");
         tokio::spawn(watch_status(http, format!("{admin}/status"), sender));
         let gateway = format!("http://127.0.0.1:{gateway}");
-        Ok(Bench { gateway, admin, record, status, log: places.file("tierkeeper.log"), recorder, program })
+        Ok(Bench { gateway, server, admin, status, log: places.file("tierkeeper.log"), program })
+    }
+
+    /// As its clients know it.
+    pub fn address(&self) -> Address {
+        let header = Some("x-tierkeeper-rung".to_owned());
+        Address { url: self.gateway.clone(), alias: "mai".to_owned(), header }
     }
 
     /// Asks for a switch to this rung.
@@ -208,42 +220,46 @@ impl Bench {
         Ok(log.matches(words).count())
     }
 
+    /// Waits until this rung serves, nothing is being changed, and a client has got text of its model since. From when
+    /// it was seen to serve.
+    pub async fn reach(&mut self, clients: &Clients, rung: &str, limit: Duration) -> Result<Instant, String> {
+        let deadline = Instant::now() + limit;
+        let model = rungs().remove(rung).unwrap_or_default();
+        let mut serves: Option<(Instant, u64)> = None;
+        while Instant::now() < deadline {
+            let reached = {
+                let status = self.status.borrow();
+                status.rung.as_deref() == Some(rung) && status.phase == "steady"
+            };
+            let given = clients.texts_of(Some(model.as_str()));
+            match serves {
+                Some((since, before)) if reached && given > before => return Ok(since),
+                Some(_) if reached => {}
+                None if reached => serves = Some((Instant::now(), given)),
+                _ => serves = None,
+            }
+            self.check()?;
+            sleep(LOOK_EVERY).await;
+        }
+        let status = self.status.borrow().whole.clone();
+        Err(format!("{rung} was not seen to serve within {limit:?}; the sidecar says: {status}"))
+    }
+
     /// Whether server and sidecar still run.
     pub fn check(&mut self) -> Result<(), String> {
-        for (child, name) in [(&mut self.recorder, "the server"), (&mut self.program, "the sidecar")] {
-            if let Ok(Some(status)) = child.try_wait() {
-                return Err(format!("{name} ended by itself: {status}"));
-            }
+        self.server.check()?;
+        match self.program.try_wait() {
+            Ok(Some(status)) => Err(format!("the sidecar ended by itself: {status}")),
+            Ok(None) | Err(_) => Ok(()),
         }
-        Ok(())
     }
 
     /// Ends both, the sidecar first; how it ended, if it did when it was asked to.
     pub async fn end(mut self) -> Option<ExitStatus> {
         let status = terminate(&mut self.program, Duration::from_secs(20)).await;
-        drop(self.recorder.stdin.take());
-        if tokio::time::timeout(Duration::from_secs(15), self.recorder.wait()).await.is_err() {
-            self.recorder.kill().await.unwrap_or_default();
-        }
+        self.server.end().await;
         status
     }
-}
-
-fn start_recorder(places: &Places, port: u16, record: &str) -> Result<Child, String> {
-    let server = std::env::var("TIERKEEPER_LLAMA_SERVER")
-        .map_err(|_| "TIERKEEPER_LLAMA_SERVER must be the path of a llama-server (tests/run fetches one)")?;
-    if !Path::new(&server).is_file() {
-        return Err(format!("TIERKEEPER_LLAMA_SERVER is no file: {server}"));
-    }
-    let this = std::env::current_exe().map_err(|error| format!("where this program is: {error}"))?;
-    let models = places.models.display().to_string();
-    Command::new(this)
-        .args(["--recorder", &server, &models, &port.to_string(), record, &places.file("llama-server.log")])
-        .args([places.course.held().to_string(), places.course.context().to_string()])
-        .stdin(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(|error| format!("the recorder cannot be started: {error}"))
 }
 
 /// What each rung takes is measured first, as an owner would: a bound that is only predicted leaves too much to chance.
@@ -290,13 +306,13 @@ fn program(places: &Places, command: &str, config: &str, log: &str) -> Result<Ch
         .map_err(|error| format!("{program}: {error}"))
 }
 
-fn write_files(places: &Places, server: u16, gateway: u16, admin: u16) -> Result<String, String> {
+fn write_files(places: &Places, server: &str, gateway: u16, admin: u16) -> Result<String, String> {
     let context = places.course.context();
     let rung = |(rung, model)| format!("  - {{ name: {rung}, model: {model}, context: {context} }}\n");
     let ladder = LADDER.map(rung).concat();
     let policy = format!("version: 1\nladder:\n{ladder}{}", places.course.policy());
     let config = format!(
-        "server: {{ url: \"http://127.0.0.1:{server}\", kind: llama-server }}\n\
+        "server: {{ url: \"{server}\", kind: llama-server }}\n\
          gateway: {{ listen: \"127.0.0.1:{gateway}\" }}\nadmin: {{ listen: \"127.0.0.1:{admin}\" }}\n\
          policy: policy.yaml\n{}stop_grace: 5s\n",
         places.course.pretends()
@@ -308,7 +324,7 @@ fn write_files(places: &Places, server: u16, gateway: u16, admin: u16) -> Result
     Ok(places.file("config.yaml"))
 }
 
-async fn wait_for(http: &Http, url: &str, limit: Duration, child: &mut Child, name: &str) -> Result<(), String> {
+pub async fn wait_for(http: &Http, url: &str, limit: Duration, child: &mut Child, name: &str) -> Result<(), String> {
     let started = Instant::now();
     loop {
         let answer = get(http, url).await;

@@ -21,6 +21,7 @@ const AFTER_LOSS: Duration = Duration::from_millis(500);
 const WHOLE_EACH: u64 = 4;
 /// Of those that leave, each so many-th request is not waited for to its end.
 const LEFT_EACH: u64 = 11;
+const HUSHED_LOOK: Duration = Duration::from_millis(20);
 const EVIDENCE_MAX: usize = 12;
 /// Shorter times without text are not felt.
 const GAP_MIN: Duration = Duration::from_millis(5);
@@ -52,6 +53,8 @@ pub struct Tally {
     /// In which no client got any text, the longest.
     pub silence_max: Duration,
     pub gaps: Vec<Gap>,
+    /// Pieces of text by the model that they are from.
+    texts: BTreeMap<Vec<u8>, u64>,
     pub handed_over: u64,
     /// Replies whose header names a rung that has not said a word of them, and its model.
     pub silent: Vec<(String, String)>,
@@ -61,14 +64,26 @@ pub struct Tally {
     ids: BTreeSet<String>,
 }
 
+/// A gateway as its clients know it.
+#[derive(Clone, Debug)]
+pub struct Address {
+    /// Without a path.
+    pub url: String,
+    /// The model that is asked for, whichever serves.
+    pub alias: String,
+    /// The header that says which rung gives the reply, where there is one.
+    pub header: Option<String>,
+}
+
 /// The clients together.
 #[derive(Clone)]
 pub struct Clients {
-    url: String,
+    address: Arc<Address>,
     course: Course,
     rungs: Arc<Rungs>,
     tally: Arc<Mutex<Tally>>,
     over: Arc<AtomicBool>,
+    hushed: Arc<AtomicBool>,
 }
 
 impl Tally {
@@ -116,17 +131,32 @@ impl Tally {
 }
 
 impl Clients {
-    pub fn new(url: String, course: Course, rungs: Rungs) -> Self {
-        Clients { url, course, rungs: Arc::new(rungs), tally: Arc::default(), over: Arc::default() }
+    pub fn new(address: Address, course: Course, rungs: Rungs) -> Self {
+        Clients {
+            address: Arc::new(address),
+            course,
+            rungs: Arc::new(rungs),
+            tally: Arc::default(),
+            over: Arc::default(),
+            hushed: Arc::default(),
+        }
     }
 
     pub fn tally(&self) -> MutexGuard<'_, Tally> {
         self.tally.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Good replies that this model has given.
-    pub fn replies_of(&self, model: &str) -> u64 {
-        self.tally().by_model.get(model).copied().unwrap_or_default()
+    /// Pieces of text that this model has given, or all of them.
+    pub fn texts_of(&self, model: Option<&str>) -> u64 {
+        match model {
+            Some(model) => self.tally().texts.get(model.as_bytes()).copied().unwrap_or_default(),
+            None => self.tally().texts.values().sum(),
+        }
+    }
+
+    /// Has every client pause when its reply has ended, or go on.
+    pub fn hush(&self, hushed: bool) {
+        self.hushed.store(hushed, Ordering::Release);
     }
 
     /// Starts a client, which ends with its current reply once `end` was called.
@@ -143,6 +173,9 @@ impl Clients {
         for turn in 0.. {
             if self.over.load(Ordering::Acquire) {
                 return;
+            }
+            while self.hushed.load(Ordering::Acquire) && !self.over.load(Ordering::Acquire) {
+                sleep(HUSHED_LOOK).await;
             }
             let ask = self.next(number, turn);
             self.tally().asked += 1;
@@ -175,6 +208,7 @@ impl Clients {
             tokens: tokens[((turn + number) % 3) as usize],
             streamed: number > 0 || turn % WHOLE_EACH != WHOLE_EACH - 1,
             may_be_handed_over: self.course != Course::Pressure,
+            rung_is_said: self.address.header.is_some(),
         }
     }
 
@@ -191,7 +225,7 @@ impl Clients {
     async fn read(&self, http: &Http, ask: &Ask, got: &mut Got) -> Result<(), String> {
         let prompt = format!("{} tell me what you see from where you are", ask.tag);
         let mut body = json!({
-            "model": "mai", "max_tokens": ask.tokens, "temperature": 1, "ignore_eos": true, "stream": ask.streamed,
+            "model": self.address.alias, "max_tokens": ask.tokens, "temperature": 1, "ignore_eos": true, "stream": ask.streamed,
         });
         match ask.api {
             Api::Chat => body["messages"] = json!([{ "role": "user", "content": prompt }]),
@@ -203,11 +237,12 @@ impl Clients {
         let asked_at = Instant::now();
         let (mut last, mut model) = (None, None);
         let answer = http
-            .request(post(&format!("{}{}", self.url, ask.api.path()), &body)?)
+            .request(post(&format!("{}{}", self.address.url, ask.api.path()), &body)?)
             .await
             .map_err(|error| causes(&error))?;
         got.status = answer.status().as_u16();
-        got.rung = answer.headers().get("x-tierkeeper-rung").and_then(|rung| rung.to_str().ok()).map(str::to_owned);
+        let rung = self.address.header.as_ref().and_then(|header| answer.headers().get(header));
+        got.rung = rung.and_then(|rung| rung.to_str().ok()).map(str::to_owned);
         let mut body = answer.into_body();
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| causes(&error))?;
@@ -216,17 +251,18 @@ impl Clients {
             if ask.streamed && got.status == 200 && has_text(ask.api, data) {
                 let speaks = last_model(data).map(<[u8]>::to_vec);
                 let is_seam = model.is_some() && model != speaks;
-                model = speaks;
-                self.felt(asked_at, last.replace(Instant::now()), is_seam);
+                model.clone_from(&speaks);
+                self.felt((asked_at, last.replace(Instant::now())), speaks, is_seam);
             }
         }
         Ok(())
     }
 
     /// A piece of text has come.
-    fn felt(&self, asked_at: Instant, before: Option<Instant>, is_seam: bool) {
+    fn felt(&self, (asked_at, before): (Instant, Option<Instant>), speaks: Option<Vec<u8>>, is_seam: bool) {
         let now = Instant::now();
         let mut tally = self.tally();
+        *tally.texts.entry(speaks.unwrap_or_default()).or_default() += 1;
         tally.text_came(now);
         let gap = Gap { from: before.unwrap_or(asked_at), to: now, is_seam };
         if is_seam || gap.to - gap.from >= GAP_MIN {

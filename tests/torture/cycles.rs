@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::bench::{Bench, Status, available, rungs};
+use super::bench::{Bench, available};
 use super::client::Clients;
 use super::hog::Hog;
 use super::report::Out;
@@ -117,7 +117,7 @@ impl Cycles<'_> {
     }
 
     /// One hog comes and goes; how long the ways down and up took, both until the new model
-    /// had given a reply.
+    /// had given text.
     async fn cycle(&mut self, hog: u64, expected: &'static str) -> Result<(Duration, Duration), String> {
         let (started, said) = (Instant::now(), self.bench.times_said(SAYS_SO)?);
         let taken = Hog::start(hog * MIB, RATE).await?;
@@ -143,39 +143,18 @@ impl Cycles<'_> {
         Err(format!("small serves, and it was not said within {SAID_WITHIN:?} that nothing fits"))
     }
 
-    /// Waits until this rung serves, nothing is being changed, and a reply of its model has come.
     async fn reach(&mut self, rung: &str, limit: Duration) -> Result<(), String> {
-        let deadline = Instant::now() + limit;
-        let model = rungs().remove(rung).unwrap_or_default();
-        let serves = |status: &Status| status.rung.as_deref() == Some(rung) && status.phase == "steady";
-        let mut replies = None;
-        while Instant::now() < deadline {
-            let reached = serves(&self.bench.status.borrow());
-            let given = self.clients.replies_of(&model);
-            match replies {
-                Some(before) if reached && given > before => return Ok(()),
-                Some(_) if reached => {}
-                None if reached => replies = Some(given),
-                _ => replies = None,
-            }
-            self.bench.check()?;
-            sleep(Duration::from_millis(50)).await;
-        }
-        Err(self.evidence(rung, limit))
+        let reached = self.bench.reach(self.clients, rung, limit).await;
+        reached.map(|_| ()).map_err(|why| format!("{why}; {}", self.memory()))
     }
 
     fn switches(&self) -> u64 {
         self.bench.status.borrow().switches
     }
 
-    fn evidence(&self, rung: &str, limit: Duration) -> String {
+    fn memory(&self) -> String {
         let now = available().unwrap_or_default();
         let difference = (self.rest as i64 - now as i64) / MIB as i64;
-        format!(
-            "{rung} was not seen to serve within {limit:?}; available now is {} MiB, {difference} MiB less than before the \
-             start; the sidecar says: {}",
-            now / MIB,
-            self.bench.status.borrow().whole
-        )
+        format!("available now is {} MiB, {difference} MiB less than before the start", now / MIB)
     }
 }

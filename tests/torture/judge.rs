@@ -45,13 +45,15 @@ pub struct Ask {
     pub streamed: bool,
     /// Whether a smaller model may go on with it.
     pub may_be_handed_over: bool,
+    /// Whether the gateway says which rung the reply is from.
+    pub rung_is_said: bool,
 }
 
 /// What came back.
 #[derive(Clone, Debug, Default)]
 pub struct Got {
     pub status: u16,
-    /// `x-tierkeeper-rung`
+    /// As the gateway's header says.
     pub rung: Option<String>,
     pub body: Vec<u8>,
     /// How the connection failed, if it did.
@@ -222,15 +224,16 @@ impl Seen {
         let (Some(id), [first, others @ ..]) = (self.ids.first().cloned(), &self.models[..]) else {
             return lost(Kind::Malformed, "no id or no model");
         };
-        let is_known = |model: &String| rungs.values().any(|known| known == model);
+        // Of a gateway of whose models nothing is known, nothing can be told.
+        let is_known = |model: &String| rungs.is_empty() || rungs.values().any(|known| known == model);
         let said = rung.map(|rung| rungs.get(rung));
         let silent = said.flatten().filter(|said| *said != first && ask.may_be_handed_over && is_known(first)).cloned();
         let (model, handed_over) =
             (others.last().unwrap_or(first).clone(), others.len() as u64 + u64::from(silent.is_some()));
         let agrees = match said {
-            Some(said) => said == Some(first) || silent.is_some(),
+            Some(said) => said == Some(first) || silent.is_some() || rungs.is_empty(),
             // Headers that had to go out before a rung served cannot name it.
-            None => self.waited && is_known(first),
+            None => (self.waited || !ask.rung_is_said) && is_known(first),
         };
         if !agrees || !others.iter().all(is_known) || !others.is_empty() && !ask.may_be_handed_over {
             return lost(Kind::Misrouted, format!("models {:?} under the rung {rung:?}", self.models));
@@ -250,7 +253,14 @@ impl Seen {
 /// One reply of each kind, judged before any real one is: a judge that finds nothing finds no losses either.
 pub fn prove() -> Result<(), String> {
     let rungs = Rungs::from([("large".to_owned(), "weights".to_owned()), ("small".to_owned(), "others".to_owned())]);
-    let ask = Ask { api: Api::Chat, tag: "t".to_owned(), tokens: 2, streamed: true, may_be_handed_over: false };
+    let ask = Ask {
+        api: Api::Chat,
+        tag: "t".to_owned(),
+        tokens: 2,
+        streamed: true,
+        may_be_handed_over: false,
+        rung_is_said: true,
+    };
     let frame = |id: &str, model: &str, delta: Value, end: Option<&str>| {
         let choice = json!({ "index": 0, "delta": delta, "finish_reason": end });
         format!("data: {}\n\n", json!({ "id": id, "model": model, "choices": [choice] }))

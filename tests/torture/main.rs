@@ -1,56 +1,52 @@
 //! Torture: real memory that comes and goes before a real server, and switches without end -> what was lost, which must be nothing.
 //!
 //! `cargo test --test torture -- [--cycles N] [--switches N] [--long] [--expect-losses] [--log FILE]`; tests/run does it
-//! with all that it needs. First hogs come and go, then switches are asked for: half of them with a server that holds all
-//! models at once, half with one that holds a single one. The program under test is the one that cargo built, or TIERKEEPER_BIN; the server is TIERKEEPER_LLAMA_SERVER.
+//! with all that it needs. First hogs come and go, then switches are asked for: half of them with a server that holds two
+//! models at once, half with one that holds a single one, and half of each while somebody asks the server past the
+//! gateway for models that it has no place for. The program under test is the one that cargo built, or TIERKEEPER_BIN; the server is TIERKEEPER_LLAMA_SERVER.
 //! It also runs as two processes of its own making: the hog, and the recorder that starts the server.
 
+mod added;
+mod adversary;
 mod bench;
 mod client;
+mod compare;
 mod cycles;
+mod dice;
 mod forced;
 mod hog;
 mod http;
 mod judge;
+mod machine;
+mod options;
+mod other;
+#[path = "../support/ramp.rs"]
+mod ramp;
 mod recorder;
 mod report;
+mod server;
+mod subject;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use self::bench::{Bench, Course, LADDER, Places};
+use self::bench::{Bench, Course, Places};
 use self::client::Clients;
 use self::cycles::{Cycles, wait_for_quiet};
+use self::forced::force;
+use self::options::{Options, Wanted, parse};
 use self::report::Out;
+use self::subject::Subject;
 
 const CLIENTS: u64 = 3;
-const CYCLES: u64 = 3;
-const CYCLES_LONG: u64 = 20;
-const SWITCHES: u64 = 60;
-const SWITCHES_LONG: u64 = 1000;
-
-/// What the command line asks for.
-enum Wanted {
-    Test(Options),
-    Hog { bytes: u64, bytes_per_second: u64 },
-    Recorder(recorder::Setting),
-}
-
-struct Options {
-    cycles: u64,
-    switches: u64,
-    expect_losses: bool,
-    log: Option<String>,
-}
-
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let wanted = match parse(&arguments) {
         Ok(wanted) => wanted,
         Err(why) => {
-            eprintln!("{why}\nusage: torture [--cycles N] [--switches N] [--long] [--expect-losses] [--log FILE]");
+            eprintln!("{why}\n{}", options::USAGE);
             return ExitCode::from(2);
         }
     };
@@ -61,6 +57,15 @@ fn main() -> ExitCode {
         }
         Wanted::Recorder(setting) => block_on(async { recorder::serve(setting).await.map(|()| true) }),
         Wanted::Test(options) => block_on(test(options)),
+        Wanted::Compare { switches, log } => block_on(async {
+            judge::prove()?;
+            compare::compare(&Out::new(log.as_deref())?, switches, &options::said()).await
+        }),
+        Wanted::Given { given, switches, log } => block_on(async {
+            judge::prove()?;
+            compare::given(&Out::new(log.as_deref())?, given, switches).await
+        }),
+        Wanted::Added { pairs } => block_on(added::measure(pairs)),
     };
     match ended {
         Ok(true) => ExitCode::SUCCESS,
@@ -80,49 +85,18 @@ fn block_on(work: impl Future<Output = Result<bool, String>>) -> Result<bool, St
     ended
 }
 
-fn parse(arguments: &[String]) -> Result<Wanted, String> {
-    let number = |text: &String| text.parse::<u64>().map_err(|_| format!("not a number: {text}"));
-    match arguments {
-        [first, bytes, rate] if first == "--hog" => {
-            return Ok(Wanted::Hog { bytes: number(bytes)?, bytes_per_second: number(rate)? });
-        }
-        [first, server, models, port, record, server_log, held, context] if first == "--recorder" => {
-            let port = port.parse().map_err(|_| format!("not a port: {port}"))?;
-            let (server, models) = (server.clone(), models.clone());
-            let (record, server_log) = (record.clone(), server_log.clone());
-            let (held, context) = (held.clone(), context.clone());
-            let setting = recorder::Setting { server, models, port, record, server_log, held, context };
-            return Ok(Wanted::Recorder(setting));
-        }
-        _ => {}
-    }
-    let mut options = Options { cycles: CYCLES, switches: SWITCHES, expect_losses: false, log: None };
-    let mut rest = arguments.iter();
-    while let Some(argument) = rest.next() {
-        let mut value = || rest.next().ok_or(format!("it needs a value: {argument}"));
-        match argument.as_str() {
-            "--cycles" => options.cycles = number(value()?)?,
-            "--switches" => options.switches = number(value()?)?,
-            "--long" => (options.cycles, options.switches) = (CYCLES_LONG, SWITCHES_LONG),
-            "--expect-losses" => options.expect_losses = true,
-            "--log" => options.log = Some(value()?.clone()),
-            _ => return Err(format!("unknown argument: {argument}")),
-        }
-    }
-    Ok(Wanted::Test(options))
-}
-
 /// The whole test; whether everything was as it must be.
 async fn test(options: Options) -> Result<bool, String> {
     let started = Instant::now();
     judge::prove()?;
     let out = Out::new(options.log.as_deref())?;
+    out.line(&machine::line());
     let mut good = true;
     if options.cycles > 0 {
         good &= pressure(&out, &options).await?;
     }
-    // A server that holds all has a place for the next one; of one that holds a single model the old one goes first.
-    let held = [(LADDER.len() as u32, "make-before-break"), (1, "break-before-make")];
+    // A server that holds two has a place for the next one; of one that holds a single model the old one goes first.
+    let held = [(2, "make-before-break"), (1, "break-before-make")];
     for (held, way) in held.into_iter().filter(|_| options.switches > 0) {
         good &= forced(&out, held, way, options.switches.div_ceil(2)).await?;
     }
@@ -143,7 +117,7 @@ async fn pressure(out: &Out, options: &Options) -> Result<bool, String> {
         places.work.display()
     ));
     let mut bench = Bench::start(&places).await?;
-    let clients = Clients::new(bench.gateway.clone(), places.course, bench::rungs());
+    let clients = Clients::new(bench.address(), places.course, bench::rungs());
     let running: Vec<_> = (0..CLIENTS).map(|number| clients.start(number)).collect();
     let cycles = Cycles { bench: &mut bench, clients: &clients, out, rest };
     let mut outcome = cycles.run(options.cycles).await;
@@ -171,8 +145,8 @@ async fn forced(out: &Out, held: u32, way: &str, count: u64) -> Result<bool, Str
     bench::make_models(&places)?;
     out.line(&format!("\n{count} switches, {way}; logs in {}", places.work.display()));
     let mut bench = Bench::start(&places).await?;
-    let clients = Clients::new(bench.gateway.clone(), places.course, bench::rungs());
-    let mut forced = forced::force(&mut bench, &clients, out, count).await;
+    let clients = Clients::new(bench.address(), places.course, bench::rungs());
+    let mut forced = force(&mut Subject::Ours(&mut bench), &clients, out, (count, count.div_ceil(2))).await;
     if let Err(why) = bench.comes_to_rest().await {
         forced.failures.push(why);
     }
@@ -181,15 +155,17 @@ async fn forced(out: &Out, held: u32, way: &str, count: u64) -> Result<bool, Str
     report::begun(&events, &mut tally);
     let witness = report::witness(&events);
     report::forced(out, way, &forced, &tally, &witness);
-    if tally.handed_over == 0 {
-        out.line("! nothing was handed over");
-    }
-    Ok(tally.lost_total() == 0 && witness.early.is_empty() && forced.failures.is_empty() && tally.handed_over > 0)
+    // What did not happen was not shown to be harmless.
+    let missing =
+        [(tally.handed_over > 0, "nothing was handed over"), (forced.thrown_out > 0, "no rung was thrown out")];
+    missing.iter().filter(|(happened, _)| !happened).for_each(|(_, what)| out.line(&format!("! {what}")));
+    let all_happened = missing.iter().all(|(happened, _)| *happened);
+    Ok(tally.lost_total() == 0 && witness.early.is_empty() && forced.failures.is_empty() && all_happened)
 }
 
 /// Stops everything; what was asked of the server.
 async fn ended(bench: Bench, failures: &mut Vec<String>) -> Result<Vec<recorder::Event>, String> {
-    let record = bench.record.clone();
+    let record = bench.server.record.clone();
     match bench.end().await {
         Some(status) if status.success() => {}
         Some(status) => failures.push(format!("asked to stop, the sidecar ended with: {status}")),

@@ -6,9 +6,10 @@ use std::io::Write;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use super::adversary::TAG;
 use super::client::Tally;
 use super::cycles::Outcome;
-use super::forced::{Forced, felt};
+use super::forced::{Forced, Spread, felt};
 use super::judge::{KINDS, Kind};
 use super::recorder::Event;
 
@@ -32,6 +33,10 @@ impl Out {
         Ok(Out { file: path.map(create).transpose()?.map(Mutex::new) })
     }
 
+    pub fn terminal() -> Self {
+        Out { file: None }
+    }
+
     pub fn line(&self, line: &str) {
         println!("{line}");
         if let Some(file) = &self.file {
@@ -50,6 +55,8 @@ pub fn witness(events: &[Event]) -> Witness {
             Event::Load { .. } => witness.loads += 1,
             Event::Unload { model, in_flight, at_ms } => {
                 witness.unloads += 1;
+                let in_flight: Vec<&str> =
+                    in_flight.iter().map(String::as_str).filter(|tag| !tag.starts_with(TAG)).collect();
                 if !in_flight.is_empty() {
                     witness.early.push(format!("{model} at {at_ms}, with {} in flight", in_flight.join(", ")));
                 }
@@ -88,9 +95,10 @@ pub fn begun(events: &[Event], tally: &mut Tally) {
 
 /// What is known after forced switches.
 pub fn forced(out: &Out, way: &str, forced: &Forced, tally: &Tally, witness: &Witness) {
-    let ms = |duration: Duration| format!("{:>6} ms", duration.as_millis());
+    let raced = forced.switches.iter().filter(|switch| switch.raced).count();
     let rows = [
-        ("switches", forced.switches.len().to_string()),
+        ("switches", format!("{}, {raced} of them raced by another client of the server", forced.switches.len())),
+        ("rungs that the router threw out for that one", forced.thrown_out.to_string()),
         ("replies", format!("{} of {} asked, {} left early", tally.replies, tally.asked, tally.left)),
         ("  of these handed over", tally.handed_over.to_string()),
         ("  of these unstreamed", tally.whole.to_string()),
@@ -100,23 +108,24 @@ pub fn forced(out: &Out, way: &str, forced: &Forced, tally: &Tally, witness: &Wi
     ];
     out.line("");
     for (name, value) in rows {
-        out.line(&format!("{name:<42} {value}"));
+        out.line(&format!("{name:<46} {value}"));
     }
-    let felt = felt(&forced.switches, &tally.gaps);
-    for (name, spread) in [way, "hand-over", "no switch"].into_iter().zip(felt) {
-        let name = format!("longest time without text: {name}");
-        match spread {
-            Some(found) => out.line(&format!(
-                "{name:<48} p50 {}  p99 {}  max {}  of {}",
-                ms(found.p50),
-                ms(found.p99),
-                ms(found.max),
-                found.count
-            )),
-            None => out.line(&format!("{name:<48} none")),
+    for (felt, beside) in felt(&forced.switches, &tally.gaps).into_iter().zip(["", ", raced"]) {
+        for (name, spread) in [way, "hand-over", "no switch"].into_iter().zip(felt) {
+            out.line(&format!("{:<56} {}", format!("longest time without text: {name}{beside}"), spread_of(spread)));
         }
     }
     losses(out, tally, &forced.failures, witness);
+}
+
+pub fn spread_of(spread: Option<Spread>) -> String {
+    let ms = |duration: Duration| format!("{:>6} ms", duration.as_millis());
+    match spread {
+        Some(Spread { count, p50, p99, max }) => {
+            format!("p50 {}  p99 {}  max {}  of {count}", ms(p50), ms(p99), ms(max))
+        }
+        None => "none".to_owned(),
+    }
 }
 
 pub fn table(out: &Out, wanted: u64, outcome: &Outcome, tally: &Tally, witness: &Witness) {
@@ -137,14 +146,14 @@ pub fn table(out: &Out, wanted: u64, outcome: &Outcome, tally: &Tally, witness: 
     ];
     out.line("");
     for (name, value) in rows {
-        out.line(&format!("{name:<42} {value}"));
+        out.line(&format!("{name:<46} {value}"));
     }
     losses(out, tally, &outcome.failures, witness);
 }
 
 fn losses(out: &Out, tally: &Tally, failures: &[String], witness: &Witness) {
     for kind in KINDS {
-        out.line(&format!("lost: {:<36} {}", kind.to_string(), tally.lost.get(&kind).copied().unwrap_or_default()));
+        out.line(&format!("lost: {:<40} {}", kind.to_string(), tally.lost.get(&kind).copied().unwrap_or_default()));
     }
     // What the cycles have not said already, then the failures once more, together.
     for line in tally.evidence.iter().chain(failures) {

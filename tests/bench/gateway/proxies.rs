@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -12,7 +12,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::client::{Connection, now};
 use super::stand_in::{MODELS, StandIn};
 
-const RAMP: &str = "ramp-llm==0.7.0";
+#[path = "../../support/ramp.rs"]
+mod ramp;
+
 const READY_WITHIN: Duration = Duration::from_secs(60);
 const GONE_WITHIN: Duration = Duration::from_secs(10);
 /// Of the times in `/proc`, on every machine that this runs on.
@@ -81,24 +83,7 @@ pub fn nginx(folder: &Path, server: &StandIn) -> Result<Proxy, String> {
 
 /// ramp-llm from PyPI, before the stand-in as an Ollama: its other way is to start servers itself.
 pub fn ramp(folder: &Path, server: &StandIn) -> Result<Proxy, String> {
-    let place = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/ramp-llm");
-    let program = place.join("bin/ramp");
-    if !program.exists() {
-        let ran = |command: &mut Command| command.stdout(Stdio::null()).status().is_ok_and(|status| status.success());
-        let made = ran(Command::new("python3").args(["-m", "venv"]).arg(&place))
-            && ran(Command::new(place.join("bin/pip")).args([
-                "install",
-                "--quiet",
-                "--disable-pip-version-check",
-                RAMP,
-            ]));
-        if !made {
-            return Err(format!(
-                "it could not be installed: python3 -m venv {0} && {0}/bin/pip install {RAMP}",
-                place.display()
-            ));
-        }
-    }
+    let program = ramp::program()?;
     let port = free_port();
     let text = format!(
         "backend: ollama\nollama_url: {}\nlisten: {{ host: 127.0.0.1, port: {port} }}\nsafety_margin_mb: 64\n\

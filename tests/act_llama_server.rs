@@ -101,6 +101,33 @@ async fn an_unload_that_does_nothing_is_asked_for_again() {
     assert_eq!(asked.load(Ordering::Relaxed), 2);
 }
 
+/// How many looks at the slots came before an unload, of a server that works on a reply for so many of them; and how long
+/// that took.
+async fn looks_before_unload(busy_for: usize) -> (usize, Duration) {
+    let [looks, before] = [0, usize::MAX].map(|count| Arc::new(AtomicUsize::new(count)));
+    let (looked, noted) = (Arc::clone(&looks), Arc::clone(&before));
+    let slots = get(move || {
+        let is_processing = looked.fetch_add(1, Ordering::Relaxed) < busy_for;
+        async move { axum::Json(json!([{ "id": 0, "is_processing": is_processing }, { "id": 1, "is_processing": false }])) }
+    });
+    let unload = post(move || {
+        noted.store(looks.load(Ordering::Relaxed), Ordering::Relaxed);
+        success()
+    });
+    let routes = turning("loaded", "unloaded", 0).route("/slots", slots).route("/models/unload", unload);
+    let began = Instant::now();
+    timeout(SOON, driver(routes).await.unload(&big())).await.unwrap().unwrap();
+    (before.load(Ordering::Relaxed), began.elapsed())
+}
+
+#[tokio::test]
+async fn a_model_is_told_to_go_when_its_last_reply_has_ended_or_has_been_waited_for() {
+    assert_eq!(looks_before_unload(0).await.0, 1);
+    assert_eq!(looks_before_unload(5).await.0, 6);
+    let (_, waited) = looks_before_unload(usize::MAX).await;
+    assert!(waited >= Duration::from_secs(3) && waited < Duration::from_secs(6), "{waited:?}");
+}
+
 #[tokio::test]
 async fn a_load_that_was_refused_because_the_model_was_still_going_is_asked_for_again() {
     let asked = Arc::new(AtomicUsize::new(0));

@@ -32,8 +32,7 @@ impl Driver {
     /// How many replies of this model run, whoever asked for them; `None` where the server does not tell.
     pub async fn busy(&self, model: &str) -> Result<Option<u32>, ActError> {
         let Driver::LlamaServer(server) = self else { return Ok(None) };
-        let slots = slots(server.http(), model).await?;
-        Ok(slots.map(|slots| slots.iter().filter(|slot| slot.is_processing).count() as u32))
+        busy(server.http(), model).await
     }
 
     /// The marks of all models that are loaded.
@@ -53,6 +52,12 @@ impl Driver {
         }
         Ok(marks)
     }
+}
+
+/// How many replies of this model a llama-server gives; `None` where it was started without slots.
+pub(super) async fn busy(http: &Http, model: &str) -> Result<Option<u32>, ActError> {
+    let slots = slots(http, model).await?;
+    Ok(slots.map(|slots| slots.iter().filter(|slot| slot.is_processing).count() as u32))
 }
 
 /// `None` where the server was started without them.

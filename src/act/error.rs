@@ -5,6 +5,7 @@ use std::time::Duration;
 /// llama-server's words where it does not have the model that it is asked for: it may not load it by itself, its process is
 /// gone or does not listen yet, it is being loaded.
 const NOT_HELD: [&str; 3] = ["model is not loaded", "Could not establish connection", "Loading model"];
+const BROKEN_OFF: &str = "Failed to read connection";
 
 /// A call that failed. Each variant carries what was seen: where, how far it got, and what came back.
 #[derive(Debug, thiserror::Error)]
@@ -49,5 +50,10 @@ impl ActError {
     /// Whether the server says that it does not have the model now, which says nothing of the model itself.
     pub fn says_not_held(&self) -> bool {
         matches!(self, ActError::Refused { head, .. } if NOT_HELD.iter().any(|words| head.contains(words)))
+    }
+
+    /// Whether the process of the model went while it was asked: it failed, or its server killed it.
+    pub fn says_broken_off(&self) -> bool {
+        matches!(self, ActError::Refused { head, .. } if head.contains(BROKEN_OFF))
     }
 }

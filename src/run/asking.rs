@@ -8,6 +8,8 @@ use crate::policy::Rung;
 
 /// How often a model whose place was taken is loaded again before it is checked.
 const RELOADS_MAX: u32 = 3;
+/// The same for one whose process went while it was being checked: that one may have failed by itself.
+const RELOADS_BROKEN_OFF_MAX: u32 = 1;
 
 /// Asks, and waits for what became of it; `None` for what is not the server's to do.
 pub async fn ask(driver: &Driver, command: Command) -> Option<Input> {
@@ -45,13 +47,17 @@ pub async fn ask(driver: &Driver, command: Command) -> Option<Input> {
 /// Somebody else can ask the server for another model between a load and its check, and get the place: that says nothing
 /// of the model.
 async fn check(driver: &Driver, rung: &Rung) -> Result<(), ActError> {
-    for _ in 0..RELOADS_MAX {
+    let (mut reloads, mut broken_off) = (0, 0);
+    loop {
         match driver.check(rung).await {
-            Err(error) if error.says_not_held() => driver.load(rung).await.map(drop)?,
+            Err(error) if error.says_not_held() && reloads < RELOADS_MAX => {}
+            // The router kills one 10 s after it gave its place away, if it was working on something: a check, here.
+            Err(error) if error.says_broken_off() && broken_off < RELOADS_BROKEN_OFF_MAX => broken_off += 1,
             checked => return checked,
         }
+        reloads += 1;
+        driver.load(rung).await?;
     }
-    driver.check(rung).await
 }
 
 #[cfg(test)]
@@ -69,7 +75,7 @@ mod tests {
     use crate::decide::reason::Reason;
 
     /// What becomes of a check at a server that does not have the model so many times, and of its loads.
-    async fn checked(absences: u32) -> (Option<Input>, u32) {
+    async fn checked(absences: u32, (status, words): (StatusCode, &'static str)) -> (Option<Input>, u32) {
         let [asked, loads] = [0, 0].map(|count| Arc::new(AtomicU32::new(count)));
         let counted = Arc::clone(&loads);
         let load = move || {
@@ -78,10 +84,10 @@ mod tests {
         };
         let answer = move || {
             let is_absent = asked.fetch_add(1, Ordering::Relaxed) < absences;
-            let absent = json!({ "error": { "code": 400, "message": "model is not loaded" } });
+            let absent = json!({ "error": { "code": status.as_u16(), "message": words } });
             async move {
                 match is_absent {
-                    true => (StatusCode::BAD_REQUEST, Json(absent)),
+                    true => (status, Json(absent)),
                     false => (StatusCode::OK, Json(json!({ "tokens_predicted": 1 }))),
                 }
             }
@@ -104,10 +110,15 @@ mod tests {
     #[tokio::test]
     async fn a_model_that_was_thrown_out_before_its_check_is_loaded_again() {
         let done = || Some(Input::CheckDone { rung: "large".to_owned() });
-        assert_eq!(checked(0).await, (done(), 0));
-        assert_eq!(checked(2).await, (done(), 2));
-        let (told, loads) = checked(9).await;
-        assert!(matches!(told, Some(Input::CheckFailed { .. })), "{told:?}");
-        assert_eq!(loads, RELOADS_MAX, "it does not fight for ever");
+        let absent = (StatusCode::BAD_REQUEST, "model is not loaded");
+        let gone = (StatusCode::INTERNAL_SERVER_ERROR, "proxy error: Failed to read connection");
+        assert_eq!(checked(0, absent).await, (done(), 0));
+        assert_eq!(checked(2, absent).await, (done(), 2));
+        assert_eq!(checked(1, gone).await, (done(), 1));
+        for (why, most) in [(absent, RELOADS_MAX), (gone, RELOADS_BROKEN_OFF_MAX)] {
+            let (told, loads) = checked(9, why).await;
+            assert!(matches!(told, Some(Input::CheckFailed { .. })), "{told:?}");
+            assert_eq!(loads, most, "it does not fight for ever");
+        }
     }
 }

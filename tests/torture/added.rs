@@ -21,6 +21,8 @@ const TOKENS: u64 = 40;
 const ASKED_AFTER: Duration = Duration::from_millis(40);
 const REST: Duration = Duration::from_millis(700);
 const LOOK_EVERY: Duration = Duration::from_millis(1);
+/// What a switch of ours may take longer, in the middle.
+const ADDED_MAX_MS: f64 = 100.0;
 const CHANGED_MAX: Duration = Duration::from_secs(60);
 const ENDS: [(&str, &str); 2] = [LADDER[0], LADDER[2]];
 
@@ -56,8 +58,7 @@ pub async fn measure(pairs: u64) -> Result<bool, String> {
     }
     server.end().await;
     bench.end().await;
-    tell(&by_us, &by_hand);
-    Ok(true)
+    Ok(tell(&by_us, &by_hand))
 }
 
 async fn switched_by_us(http: &Http, bench: &mut Bench, from: (&str, &str), to: (&str, &str)) -> Result<f64, String> {
@@ -138,14 +139,23 @@ async fn heard(asked: JoinHandle<Result<Heard, String>>) -> Result<Heard, String
     asked.await.map_err(|error| error.to_string())?
 }
 
-fn tell(by_us: &[f64], by_hand: &[f64]) {
+/// Whether what is added stays within the budget.
+fn tell(by_us: &[f64], by_hand: &[f64]) -> bool {
     let added: Vec<f64> = by_us.iter().zip(by_hand).map(|(us, hand)| us - hand).collect();
+    let mut median = 0.0;
     for (name, times) in [("by the sidecar", by_us), ("by hand", by_hand), ("added, pair by pair", &added[..])] {
         let mut times = times.to_vec();
         times.sort_by(f64::total_cmp);
-        let at = |percent: usize| times.get((times.len() * percent / 100).min(times.len().saturating_sub(1)));
+        let at = |percent: usize| times.get(((times.len() * percent) / 100).min(times.len().saturating_sub(1)));
         let at = |percent: usize| at(percent).copied().unwrap_or_default();
-        println!("{name:<22} median {:>7.1} ms   p10 {:>7.1} ms   p90 {:>7.1} ms", at(50), at(10), at(90));
+        median = at(50);
+        println!(
+            "{name:<22} median {median:>7.1} ms   p10 {:>7.1} ms   p90 {:>7.1} ms   max {:>7.1} ms",
+            at(10),
+            at(90),
+            at(100)
+        );
     }
-    println!("(budget: at most 100 ms added, median)");
+    println!("(budget: at most {ADDED_MAX_MS} ms added, median)");
+    median <= ADDED_MAX_MS
 }

@@ -84,3 +84,23 @@ async fn a_model_that_is_gone_behind_our_back_is_loaded_again() {
     asked(&sidecar.gateway, Route::Native, 3).await.assert_whole(3);
     sidecar.stop().await;
 }
+
+#[tokio::test]
+async fn a_model_that_llama_server_threw_out_is_put_back_as_soon_as_it_is_missed_and_its_request_is_answered() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_stand_in, url) = Part::stand_in(folder.path(), &[("large", 60 << 20), ("small", 20 << 20)]).await;
+    let mut sidecar = Sidecar::start(&Plan::llama_server(url.clone(), &["large", "small"]));
+    sidecar.until_serves("large").await;
+    let go = serde_json::json!({ "model": "large" });
+    // Now and then what the server lists is looked at before the request comes to it.
+    for _ in 0..5 {
+        let unload = format!("{url}/models/unload");
+        super::plain_client::plain_client().post(unload).json(&go).send().await.unwrap();
+        let reply = asked(&sidecar.gateway, Route::OpenAi, 5).await;
+        reply.assert_whole(5);
+        assert_eq!(reply.rung.as_deref(), Some("large"), "{reply:#?}");
+        sidecar.until_serves("large").await;
+    }
+    assert!(sidecar.log().contains("it is loaded again"), "{}", sidecar.log());
+    sidecar.stop().await;
+}

@@ -75,7 +75,7 @@ async fn success_is_not_believed_and_the_list_is_and_no_look_is_slow() {
     let waited = began.elapsed();
     assert!(waited >= Duration::from_millis(5 * 20), "it believed the answer: {waited:?}");
     assert!(waited < Duration::from_secs(1), "its looks are slow: {waited:?}");
-    let going = turning("loaded", "unloaded", 5).route("/models/unload", post(success));
+    let going = turning("loaded", "unloaded", 6).route("/models/unload", post(success));
     let began = Instant::now();
     driver(going).await.unload(&big()).await.unwrap();
     let waited = began.elapsed();
@@ -103,7 +103,7 @@ async fn an_unload_that_does_nothing_is_asked_for_again() {
 
 /// How many looks at the slots came before an unload, of a server that works on a reply for so many of them; and how long
 /// that took.
-async fn looks_before_unload(busy_for: usize) -> (usize, Duration) {
+async fn looks_before_unload(state: &'static str, busy_for: usize) -> (usize, Duration) {
     let [looks, before] = [0, usize::MAX].map(|count| Arc::new(AtomicUsize::new(count)));
     let (looked, noted) = (Arc::clone(&looks), Arc::clone(&before));
     let slots = get(move || {
@@ -114,7 +114,7 @@ async fn looks_before_unload(busy_for: usize) -> (usize, Duration) {
         noted.store(looks.load(Ordering::Relaxed), Ordering::Relaxed);
         success()
     });
-    let routes = turning("loaded", "unloaded", 0).route("/slots", slots).route("/models/unload", unload);
+    let routes = turning(state, "unloaded", 1).route("/slots", slots).route("/models/unload", unload);
     let began = Instant::now();
     timeout(SOON, driver(routes).await.unload(&big())).await.unwrap().unwrap();
     (before.load(Ordering::Relaxed), began.elapsed())
@@ -122,9 +122,10 @@ async fn looks_before_unload(busy_for: usize) -> (usize, Duration) {
 
 #[tokio::test]
 async fn a_model_is_told_to_go_when_its_last_reply_has_ended_or_has_been_waited_for() {
-    assert_eq!(looks_before_unload(0).await.0, 1);
-    assert_eq!(looks_before_unload(5).await.0, 6);
-    let (_, waited) = looks_before_unload(usize::MAX).await;
+    assert_eq!(looks_before_unload("loaded", 0).await.0, 1);
+    assert_eq!(looks_before_unload("loaded", 5).await.0, 6);
+    assert_eq!(looks_before_unload("sleeping", 5).await.0, 0, "it would be woken");
+    let (_, waited) = looks_before_unload("loaded", usize::MAX).await;
     assert!(waited >= Duration::from_secs(3) && waited < Duration::from_secs(6), "{waited:?}");
 }
 

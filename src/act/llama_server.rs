@@ -219,14 +219,19 @@ impl LlamaServer {
     /// the router kills it after 10 s (its `stop-timeout`), and all clients wait that long for the next model. It still
     /// works on a reply that was let go of a moment ago.
     async fn comes_to_rest(&self, rung: &Rung) {
-        let began = Instant::now();
-        // Without slots, or without an answer, nothing is known, and waiting for it is of no use.
-        while let Ok(Some(1..)) = marks::busy(&self.http, &rung.model).await {
-            if began.elapsed() >= REST_MAX {
-                tracing::warn!(message = "A model has to go while the server still works on a reply of it.", rung = %rung.name);
-                return;
+        // One that sleeps would be woken by the question.
+        let listed = self.listed(&rung.model).await.ok().flatten();
+        if listed.is_none_or(|model| model.status.value != State::Loaded) {
+            return;
+        }
+        let rest = async {
+            // Without slots, or without an answer, nothing is known, and waiting for it is of no use.
+            while let Ok(Some(1..)) = marks::busy(&self.http, &rung.model).await {
+                sleep(REST_LOOK_EVERY).await;
             }
-            sleep(REST_LOOK_EVERY).await;
+        };
+        if timeout(REST_MAX, rest).await.is_err() {
+            tracing::warn!(message = "A model has to go while the server still works on a reply of it.", rung = %rung.name);
         }
     }
 

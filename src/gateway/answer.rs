@@ -41,6 +41,12 @@ impl Answer {
         self.whole().windows(words.len()).any(|window| window == words)
     }
 
+    /// The message of an error that was looked into; llama-server has some that are no JSON.
+    pub fn error(&self) -> Option<String> {
+        let text = self.whole();
+        said(text).or_else(|| std::str::from_utf8(text).ok().map(str::to_owned))
+    }
+
     /// What was read of it; nothing of one that was not looked into.
     pub fn whole(&self) -> &[u8] {
         match &self.body {

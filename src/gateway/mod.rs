@@ -78,8 +78,6 @@ pub enum Event {
     HandedOver { rung: String, moved: u32, left: u32 },
     /// None of the replies of this closed rung could be handed over: all run on.
     HandOverFailed { rung: String, why: String },
-    /// The server does not hold this rung's model, which serves: it has thrown it out for another one.
-    NotHeld { rung: String },
     /// The server refused, broke off or failed a request.
     UpstreamFailed { why: String },
 }

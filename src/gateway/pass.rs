@@ -34,9 +34,9 @@ pub const REQUIRE_HEADER: HeaderName = HeaderName::from_static("x-tierkeeper-req
 
 /// How long a request stays away from a server that has just failed it.
 const REPEAT_AFTER: Duration = Duration::from_millis(250);
-/// llama-server's words where there is no model that could have begun with the request: it may not load it by itself, its
-/// process is gone or does not listen yet, it is being loaded.
-const NOT_HELD: [&[u8]; 3] = [b"model is not loaded", b"Could not establish connection", b"Loading model"];
+/// How llama-server begins where there is no model that could have begun with the request: it may not load it by itself,
+/// its process is gone or does not listen yet, it is being loaded. Other errors quote what clients and models say.
+const NOT_HELD: [&str; 3] = ["model is not loaded", "proxy error: Could not establish connection", "Loading model"];
 
 /// With which it says them.
 pub const MAY_SAY_NOT_HELD: [StatusCode; 3] =
@@ -227,9 +227,12 @@ async fn pursue(shared: Arc<Shared>, ask: Arc<Ask>) -> Result<Answer, Failure> {
             Tried::Answered(answer) => return Ok(answer),
             Tried::Moved => comes = Comes::Again,
             Tried::NotHeld => {
+                if missed_since.is_none() {
+                    shared.record.tell(Event::UpstreamFailed { why: Unanswered::NotHeld.to_string() });
+                }
                 let missed = missed_since.get_or_insert_with(Instant::now).elapsed();
                 // As long as any request may wait; the client has done nothing wrong, and may ask again.
-                if missed >= shared.hold_age_max {
+                if missed >= shared.hold_age_max || shared.stopping.is_cancelled() {
                     return Err(shared.unanswered(&Unanswered::NotHeld));
                 }
                 if missed >= SILENT_FOR {
@@ -312,12 +315,7 @@ async fn judge(
         {
             return Err(failure);
         }
-        if is_llama && NOT_HELD.iter().any(|words| answer.says(words)) {
-            // One that leaves is not to be put back.
-            if let Some(admission) = answer.admission.as_ref().filter(|admission| admission.is_open()) {
-                tracing::debug!(message = "The server does not hold the model.", rung = %admission.rung().name);
-                shared.record.tell(Event::NotHeld { rung: admission.rung().name.clone() });
-            }
+        if is_llama && answer.error().is_some_and(|error| NOT_HELD.iter().any(|words| error.starts_with(words))) {
             return Ok(Tried::NotHeld);
         }
         return Ok(answered(answer));

@@ -265,7 +265,6 @@ impl Conductor {
             Event::Replied { rung, tokens, took_us, in_flight } => {
                 self.handle(Input::Replied(Replied { rung, tokens, took_us, in_flight }));
             }
-            Event::NotHeld { rung } => self.put_back(&rung),
             Event::UpstreamFailed { why } => {
                 tracing::debug!(message = "The server failed a request.", %why);
                 self.parts.nudge.notify_one();

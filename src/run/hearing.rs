@@ -15,6 +15,6 @@ pub fn input(gateway: &Gateway, event: Event) -> Option<Input> {
             tracing::info!(message = "No reply was handed over.", %rung, %why);
             Some(Input::HandOverFailed { rung, why })
         }
-        Event::Wanted | Event::Replied { .. } | Event::NotHeld { .. } | Event::UpstreamFailed { .. } => None,
+        Event::Wanted | Event::Replied { .. } | Event::UpstreamFailed { .. } => None,
     }
 }

@@ -1,6 +1,6 @@
 //! Staying: the rung that serves, while nothing else is asked of the server -> seen to that it is held as it was loaded.
 //!
-//! One that was thrown out is put back. On the way it is seen whether somebody has used it past the gateway: before its stay is put right, for that is a sign.
+//! On the way it is seen whether somebody has used it past the gateway: before its stay is put right, for that is a sign.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -53,29 +53,6 @@ impl Conductor {
                 look.for_those_who_go_round().await;
             }
             look.keep(&rung).await;
-        }));
-    }
-
-    /// Somebody else has asked the server for another model and got the place of the one that serves: it is loaded again.
-    /// Requests for it wait; where it does not come, it is missed in what the server lists, and a rung is chosen anew.
-    pub(super) fn put_back(&mut self, rung: &str) {
-        self.parts.nudge.notify_one();
-        let status = self.parts.controller.status();
-        let busy = self.acting.as_ref().is_some_and(|acting| !acting.is_finished());
-        let serving = status.rung.filter(|serving| serving.name == rung && status.ours);
-        let Some(rung) = serving.filter(|_| !busy && !self.parts.config.observe) else { return };
-        self.commands += 1;
-        let driver = Arc::clone(&self.parts.driver);
-        self.acting = Some(tokio::spawn(async move {
-            match driver.load(&rung).await {
-                Ok(_) => tracing::warn!(
-                    message = "The server had thrown out the model that serves, for another one that it was asked for past the gateway: it is loaded again.",
-                    rung = %rung.name,
-                ),
-                Err(error) => {
-                    tracing::warn!(message = "The model that serves could not be put back.", rung = %rung.name, %error)
-                }
-            }
         }));
     }
 

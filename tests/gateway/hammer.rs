@@ -115,7 +115,6 @@ async fn drain(rig: &mut Rig, loaded: &Loaded, old: &str, waver: bool) {
             Event::Drained { rung, .. } => assert_eq!(rung, old),
             Event::Wanted => rig.gateway.assessed(),
             Event::Replied { .. } => {}
-            Event::NotHeld { rung } => panic!("{rung} was missed"),
             Event::UpstreamFailed { why } => panic!("{why}"),
             Event::HandedOver { .. } | Event::HandOverFailed { .. } => panic!("nobody asked for a hand-over"),
         }

@@ -143,7 +143,6 @@ impl Rig {
                 | Event::Replied { .. }
                 | Event::HandedOver { .. }
                 | Event::HandOverFailed { .. }
-                | Event::NotHeld { .. }
                 | Event::UpstreamFailed { .. }) => panic!("{other:?}"),
             }
         }

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::json;
-use tierkeeper::config::ServerKind;
+use tierkeeper::config::{GatewayConfig, ServerKind};
 use tierkeeper::gateway::Event;
 use tierkeeper::policy::{Policy, Rung};
+use tierkeeper::units::Bytes as Size;
 use tokio::sync::mpsc;
 
-use super::hand_overs::{ASKED, CHAT, EVENTS, SECOND, begun, handed_over, record, rest, rig, said};
-use super::rig::{Act, Rig, drained, json_of, rung, until};
+use super::hand_overs::{ASKED, CHAT, EVENTS, SECOND, begun, handed_over, record, rest, rig, rig_with, said, stalled};
+use super::rig::{Act, Rig, config, drained, json_of, rung, until};
 
 /// How many requests for a chat the small rung got.
 fn asked_small(rig: &Rig) -> usize {
@@ -24,10 +25,7 @@ fn asked_small(rig: &Rig) -> usize {
 async fn a_reply_that_nobody_comes_for_ends_with_its_apis_error() {
     for ends in ["all are put to sleep", "the gateway stops", "it has taken too long"] {
         let mut rig = rig().await;
-        let (_words, body, had) = begun(&rig, ASKED).await;
-        rig.gateway.close("large");
-        rig.gateway.hand_over("large", &rung("small"));
-        rig.settles_at(0, 1).await;
+        let (_words, body, had) = stalled(&rig).await;
         match ends {
             "all are put to sleep" => rig.gateway.sleeps(true),
             "the gateway stops" => rig.stop.take().unwrap().send(()).unwrap(),
@@ -46,10 +44,7 @@ async fn a_reply_that_nobody_comes_for_ends_with_its_apis_error() {
 #[tokio::test]
 async fn a_server_that_fails_to_go_on_is_asked_once_more() {
     let rig = rig().await;
-    let (_words, body, had) = begun(&rig, ASKED).await;
-    rig.gateway.close("large");
-    rig.gateway.hand_over("large", &rung("small"));
-    rig.settles_at(0, 1).await;
+    let (_words, body, had) = stalled(&rig).await;
     rig.act(Act::Status(500, "application/json", "{}"));
     rig.act(Act::Pieces(EVENTS, SECOND.to_vec()));
     rig.gateway.publish(rung("small"));
@@ -60,10 +55,7 @@ async fn a_server_that_fails_to_go_on_is_asked_once_more() {
 #[tokio::test]
 async fn a_rung_whose_template_would_answer_is_not_asked_to_go_on() {
     let rig = rig().await;
-    let (_words, body, had) = begun(&rig, ASKED).await;
-    rig.gateway.close("large");
-    rig.gateway.hand_over("large", &rung("small"));
-    rig.settles_at(0, 1).await;
+    let (_words, body, had) = stalled(&rig).await;
     *rig.script.told.lock().unwrap() = Some(json!({ "prompt": "<assistant>Once</s><assistant>" }));
     rig.act(Act::Pieces(EVENTS, SECOND.to_vec()));
     rig.gateway.publish(rung("small"));
@@ -140,6 +132,22 @@ async fn a_reply_that_is_no_stream_is_finished_where_it_is() {
     words.send(Bytes::from_static(b"1}")).await.unwrap();
     drop(words);
     assert_eq!(json_of(answer).await["half"], 1);
+}
+
+#[tokio::test]
+async fn a_reply_to_a_very_long_request_is_finished_where_it_is_and_counted() {
+    for (length, kept) in [((1 << 20) - 200, true), (1 << 20, false)] {
+        let mut rig = rig_with(GatewayConfig { body_max: Size::mib(2), ..config() }).await;
+        let asked = ASKED.replace("tell", &"x".repeat(length));
+        let (words, body, had) = begun(&rig, &asked).await;
+        rig.gateway.close("large");
+        rig.gateway.hand_over("large", &rung("small"));
+        let told = [rig.event().await];
+        assert_eq!(matches!(told[0], Event::HandOverFailed { .. }), !kept, "{told:?}");
+        assert_eq!(rig.gateway.counters().unkept, u64::from(!kept));
+        drop((words, body, had));
+        rig.settles_at(0, 0).await;
+    }
 }
 
 fn sized(context: u32) -> Arc<Rung> {

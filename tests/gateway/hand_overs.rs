@@ -6,12 +6,12 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
 use serde_json::{Value, json};
-use tierkeeper::config::ServerKind;
+use tierkeeper::config::{GatewayConfig, ServerKind};
 use tierkeeper::gateway::Event;
 use tierkeeper::policy::Policy;
 use tokio::sync::mpsc;
 
-use super::rig::{Act, Rig, drained, frame, json_of, rung, text, until};
+use super::rig::{Act, Rig, config, drained, frame, json_of, rung, text, until};
 
 pub const CHAT: &str = "/v1/chat/completions";
 pub const EVENTS: &str = "text/event-stream";
@@ -31,7 +31,11 @@ pub fn record(delta: &Value) -> Bytes {
 
 /// Two rungs, the larger of which serves.
 pub async fn rig() -> Rig {
-    let rig = Rig::new(ServerKind::LlamaServer).await;
+    rig_with(config()).await
+}
+
+pub async fn rig_with(config: GatewayConfig) -> Rig {
+    let rig = Rig::with(ServerKind::LlamaServer, config).await;
     *rig.script.told.lock().unwrap() = Some(json!({}));
     let rungs = ["large", "small"].map(|name| (*rung(name)).clone());
     let policy = Policy::for_ladder(rungs.to_vec()).unwrap();
@@ -43,6 +47,15 @@ pub async fn rig() -> Rig {
 /// A reply that has said one word, and the one who says its words.
 pub async fn begun(rig: &Rig, request: &str) -> (mpsc::Sender<Bytes>, hyper::body::Incoming, String) {
     begun_of(rig, rig.request("POST", CHAT, request)).await
+}
+
+/// The same, between its rung and the one that is to come.
+pub async fn stalled(rig: &Rig) -> (mpsc::Sender<Bytes>, hyper::body::Incoming, String) {
+    let begun = begun(rig, ASKED).await;
+    rig.gateway.close("large");
+    rig.gateway.hand_over("large", &rung("small"));
+    rig.settles_at(0, 1).await;
+    begun
 }
 
 pub async fn begun_of(
@@ -149,10 +162,7 @@ async fn where_the_other_rung_is_still_to_come_replies_stall_until_it_is_there()
 #[tokio::test]
 async fn a_client_whose_reply_stalls_is_told_so_and_one_that_leaves_is_forgotten() {
     let rig = rig().await;
-    let (_words, mut body, _) = begun(&rig, ASKED).await;
-    rig.gateway.close("large");
-    rig.gateway.hand_over("large", &rung("small"));
-    rig.settles_at(0, 1).await;
+    let (_words, mut body, _) = stalled(&rig).await;
     tokio::time::pause();
     tokio::time::advance(Duration::from_secs(6)).await;
     tokio::time::resume();
@@ -167,10 +177,7 @@ async fn a_client_whose_reply_stalls_is_told_so_and_one_that_leaves_is_forgotten
 #[tokio::test]
 async fn a_reply_that_cannot_be_gone_on_with_ends_with_its_apis_error() {
     let rig = rig().await;
-    let (_words, body, had) = begun(&rig, ASKED).await;
-    rig.gateway.close("large");
-    rig.gateway.hand_over("large", &rung("small"));
-    rig.settles_at(0, 1).await;
+    let (_words, body, had) = stalled(&rig).await;
     for _ in 0..2 {
         rig.act(Act::Status(400, "application/json", "{\"error\":{\"message\":\"too long\"}}"));
     }
@@ -202,10 +209,7 @@ pub async fn is_asked_again(target: &str, request: &str) {
 async fn a_reply_whose_next_model_has_gone_too_is_gone_on_with_when_it_is_back_or_by_the_rung_after_it() {
     for after in ["small", "large"] {
         let rig = rig().await;
-        let (_words, body, had) = begun(&rig, ASKED).await;
-        rig.gateway.close("large");
-        rig.gateway.hand_over("large", &rung("small"));
-        rig.settles_at(0, 1).await;
+        let (_words, body, had) = stalled(&rig).await;
         // Neither its template nor anything else of it can be had.
         *rig.script.told.lock().unwrap() = None;
         for _ in 0..9 {

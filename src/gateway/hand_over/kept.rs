@@ -69,12 +69,13 @@ impl Kept {
             return None;
         }
         let length = ask.document.bytes().len() as u64;
-        let share = Some(length).filter(|length| *length <= REQUEST_MAX).and_then(|length| shared.kept.take(length));
-        if share.is_none() {
-            shared.record.unkept.add();
+        let is_long = length > REQUEST_MAX;
+        if !is_long && !dialect.suits(&ask.document) {
             return None;
         }
-        if !dialect.suits(&ask.document) {
+        let share = if is_long { None } else { shared.kept.take(length) };
+        if share.is_none() {
+            shared.record.unkept.add();
             return None;
         }
         let (journal, record) = (Journal::new(dialect), shared.record.clone());

@@ -20,7 +20,7 @@ pub const RUNG_HEADER: HeaderName = HeaderName::from_static("x-tierkeeper-rung")
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// What is read of an answer to look into it.
-const LOOK_INTO_MAX: usize = 1 << 20;
+pub const LOOK_INTO_MAX: usize = 1 << 20;
 
 /// The server's answer, looked into or not.
 pub struct Answer {
@@ -98,7 +98,7 @@ impl Answer {
                     shared.record.cut.add();
                     return Err(Failure::cut());
                 }
-                body = collected(body) => body.unwrap_or_default(),
+                body = collected(body, LOOK_INTO_MAX) => body.unwrap_or_default(),
             },
             AnswerBody::Whole(body) => body,
         };
@@ -110,9 +110,9 @@ impl Answer {
     }
 }
 
-/// All of a body that is looked into: it must be short, and come soon.
-pub async fn collected(body: Incoming) -> Result<Bytes, Uncollected> {
-    let body = timeout(STREAM_IDLE_MAX, Limited::new(body, LOOK_INTO_MAX).collect()).await?;
+/// All of a body that is looked into: it must be no longer than this, and come soon.
+pub async fn collected(body: Incoming, most: usize) -> Result<Bytes, Uncollected> {
+    let body = timeout(STREAM_IDLE_MAX, Limited::new(body, most).collect()).await?;
     Ok(body.map_err(Uncollected::Broken)?.to_bytes())
 }
 

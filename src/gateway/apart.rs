@@ -54,21 +54,16 @@ mod tests {
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
-    use tokio::sync::mpsc;
 
     use super::*;
-    use crate::config::ServerKind;
-    use crate::gateway::Server;
-    use crate::gateway::tests::config;
+    use crate::gateway::tests::gateway;
 
     async fn serving() -> (SocketAddr, oneshot::Sender<()>, JoinHandle<usize>) {
-        let server = Server { kind: ServerKind::Ollama, url: "http://127.0.0.1:9".to_owned() };
-        let gateway = Gateway::new(&config(), server, mpsc::unbounded_channel().0).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
         let shutdown = async move { drop(stopped.await) };
-        let serving = gateway.serve_apart(listener, shutdown, Span::seconds(5)).unwrap();
+        let serving = gateway().serve_apart(listener, shutdown, Span::seconds(5)).unwrap();
         let mut client = TcpStream::connect(address).await.unwrap();
         client.write_all(b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await.unwrap();
         let mut answer = String::new();
@@ -87,11 +82,9 @@ mod tests {
 
     #[tokio::test]
     async fn it_is_seen_when_its_thread_dies() {
-        let server = Server { kind: ServerKind::Ollama, url: "http://127.0.0.1:9".to_owned() };
-        let gateway = Gateway::new(&config(), server, mpsc::unbounded_channel().0).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let dies = async { panic!("as it must here") };
-        assert_eq!(gateway.serve_apart(listener, dies, Span::seconds(5)).unwrap().await.unwrap(), 0);
+        assert_eq!(gateway().serve_apart(listener, dies, Span::seconds(5)).unwrap().await.unwrap(), 0);
     }
 
     #[tokio::test]

@@ -357,8 +357,17 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
-    use crate::config::{GatewayConfig, HoldConfig};
+    use tokio::sync::mpsc;
+
+    use super::{Gateway, Server};
+    use crate::config::{GatewayConfig, HoldConfig, ServerKind};
     use crate::units::{Bytes, Span};
+
+    /// Before a server that is not there, with nobody who hears what it tells.
+    pub fn gateway() -> Gateway {
+        let server = Server { kind: ServerKind::Ollama, url: "http://127.0.0.1:9".to_owned() };
+        Gateway::new(&config(), server, mpsc::unbounded_channel().0).unwrap()
+    }
 
     pub fn config() -> GatewayConfig {
         GatewayConfig {

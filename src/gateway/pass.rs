@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::admit::Comes;
-use super::answer::{Answer, AnswerBody, collected, waiting_response};
+use super::answer::{Answer, AnswerBody, LOOK_INTO_MAX, collected, waiting_response};
 use super::body::{Document, Keys, Named, Owned};
 use super::errors::{Failure, Family, Fault};
 use super::hand_over::kept::Kept;
@@ -202,7 +202,7 @@ async fn send_other(
 async fn with_aliases(shared: &Shared, mut answer: Answer) -> Result<Answer, Failure> {
     let AnswerBody::Stream(body) = answer.body else { return Ok(answer) };
     let failed = |_| Failure::new(Fault::Upstream, "the server's list of models could not be read");
-    let list = collected(body).await.map_err(failed)?;
+    let list = collected(body, LOOK_INTO_MAX).await.map_err(failed)?;
     let entries: Vec<_> = shared
         .alias
         .iter()
@@ -301,7 +301,7 @@ async fn judge(
     let status = head.status;
     let is_llama = shared.server == ServerKind::LlamaServer;
     if status == StatusCode::BAD_REQUEST || is_llama && MAY_SAY_NOT_HELD.contains(&status) {
-        let answer = match collected(body).await {
+        let answer = match collected(body, LOOK_INTO_MAX).await {
             Ok(body) => Answer { head, body: AnswerBody::Whole(body), admission: Some(admission), kept: None },
             Err(error) => {
                 let error = Unanswered::Reset(error.to_string());

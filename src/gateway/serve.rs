@@ -272,18 +272,15 @@ async fn read(shared: &Shared, headers: &HeaderMap, mut body: Incoming) -> Resul
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::sync::mpsc;
 
     use super::*;
-    use crate::gateway::{Server, UPLOADS_MAX, tests::config};
+    use crate::gateway::{UPLOADS_MAX, tests::gateway};
 
     const HEALTH: &[u8] = b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n";
 
     #[tokio::test(start_paused = true)]
     async fn connections_beyond_the_limit_wait_until_another_ends() {
-        let (events, _told) = mpsc::unbounded_channel();
-        let server = Server { kind: ServerKind::Ollama, url: "http://127.0.0.1:9".to_owned() };
-        let gateway = Gateway::new(&config(), server, events).unwrap();
+        let gateway = gateway();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(gateway.serve_within(listener, std::future::pending(), Span::ZERO, 2));
@@ -314,9 +311,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_upload_beyond_what_all_together_may_take_is_refused_until_there_is_room() {
-        let (events, _told) = mpsc::unbounded_channel();
-        let server = Server { kind: ServerKind::Ollama, url: "http://127.0.0.1:9".to_owned() };
-        let gateway = Gateway::new(&config(), server, events).unwrap();
+        let gateway = gateway();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(gateway.clone().serve(listener, std::future::pending(), Span::ZERO));

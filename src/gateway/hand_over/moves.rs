@@ -20,6 +20,7 @@ use super::kept::Proposal;
 use super::proceed;
 use super::stalled::{Stalled, go_on_with};
 use crate::config::ServerKind;
+use crate::gateway::answer::collected;
 use crate::gateway::body::Document;
 use crate::gateway::instance::{Admission, Inside, Instance};
 use crate::gateway::pass::Ask;
@@ -164,8 +165,7 @@ async fn answer_of(shared: &Shared, admission: &Admission, proposal: &Proposal) 
         }
         Ok(answer) => {
             let status = answer.status();
-            let body = Limited::new(answer.into_body(), 1 << 16).collect().await;
-            let body = body.map(|body| body.to_bytes()).unwrap_or_default();
+            let body = collected(answer.into_body(), 1 << 16).await.unwrap_or_default();
             format!("{status}: {}", String::from_utf8_lossy(&body))
         }
         Err(error) => error.to_string(),

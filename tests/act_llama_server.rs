@@ -2,8 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
@@ -302,6 +302,26 @@ async fn every_state_of_the_list_is_understood() {
     let asked = |model: &str, context| Rung { name: String::new(), model: model.to_owned(), context: Some(context) };
     assert_eq!(driver.keep(&asked("loaded", 1000)).await.unwrap(), Kept::AsAsked, "it rounds a context up");
     assert_eq!(driver.keep(&asked("loaded", 2048)).await.unwrap(), Kept::OtherContext { served: 1024 });
+}
+
+#[tokio::test]
+async fn a_model_that_sleeps_by_itself_is_neither_woken_nor_kept_awake() {
+    let models = [("plain", "loaded", "-1"), ("dozes", "loaded", "300"), ("sleeps", "sleeping", "300"), ("gone", "unloaded", "-1")]
+        .map(|(id, state, seconds)| {
+            json!({ "id": id, "status": { "value": state, "args": ["llama-server", "--sleep-idle-seconds", seconds] } })
+        });
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let noted = Arc::clone(&asked);
+    let slots = get(move |uri: axum::http::Uri| {
+        noted.lock().unwrap().push(uri.to_string());
+        async { axum::Json(json!([{ "id": 0, "id_task": 7, "is_processing": true }])) }
+    });
+    let list = get(move || async move { listing(json!(models)) });
+    let driver = driver(Router::new().route("/models", list).route("/slots", slots)).await;
+    let marks = driver.marks().await.unwrap();
+    let expected = [("dozes", ""), ("plain", "7!"), ("sleeps", "")];
+    assert_eq!(marks, expected.map(|(model, mark)| (model.to_owned(), mark.to_owned())).into());
+    assert_eq!(*asked.lock().unwrap(), ["/slots?model=plain&autoload=false"]);
 }
 
 #[tokio::test]

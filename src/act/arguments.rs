@@ -31,6 +31,11 @@ impl<'a> Arguments<'a> {
         self.has(&EMBEDDING)
     }
 
+    /// Whether it gives its memory back by itself when nobody has asked for a while.
+    pub(super) fn sleeps(self) -> bool {
+        self.number(&["--sleep-idle-seconds"]).is_some_and(|seconds| seconds > 0)
+    }
+
     pub(super) fn load(self) -> Load {
         let plain = Load::default();
         // Fewer than one means that it chooses, and then all slots share the context.

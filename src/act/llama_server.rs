@@ -297,7 +297,7 @@ impl LlamaServer {
         self.http.get("/props", LIST_MAX).await
     }
 
-    async fn list(&self) -> Result<Vec<Model>, ActError> {
+    pub(super) async fn list(&self) -> Result<Vec<Model>, ActError> {
         let listing: Listing = self.http.get("/models", LIST_MAX).await?;
         Ok(listing.data)
     }

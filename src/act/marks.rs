@@ -1,17 +1,19 @@
 //! Marks: what a server shows of the use of its models -> how many replies it gives, and signs that change with every use.
 //!
 //! They are for requests that do not come through us. Ollama tells of no reply, only until when a model stays, which every
-//! request moves; llama-server tells what each of its slots works on, or worked on last.
+//! request moves; llama-server tells what each of its slots works on, or worked on last. Of a model that goes to sleep by
+//! itself (`--sleep-idle-seconds`) it is not asked: the question would wake it, or keep it awake.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::Driver;
 use super::error::ActError;
 use super::http::Http;
+use super::listing::State;
 use super::llama_server::percent_encoded;
-use super::{Driver, ResidentState};
 
 const ANSWER_MAX: Duration = Duration::from_secs(3);
 /// What the server answers about a model that is not loaded.
@@ -41,12 +43,13 @@ impl Driver {
         match self {
             Driver::Ollama(server) => marks.extend(server.stays().await?),
             Driver::LlamaServer(server) => {
-                for resident in server.residents().await? {
-                    let mark = match resident.state {
-                        ResidentState::Loading => String::new(),
-                        ResidentState::Loaded => used(slots(server.http(), &resident.model).await?),
+                for model in server.list().await? {
+                    let mark = match model.status.value {
+                        State::Unloaded | State::Other => continue,
+                        State::Loaded if !model.arguments().sleeps() => used(slots(server.http(), &model.id).await?),
+                        State::Loading | State::Loaded | State::Sleeping => String::new(),
                     };
-                    marks.insert(resident.model, mark);
+                    marks.insert(model.id, mark);
                 }
             }
         }

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::errors::{Failure, Fault};
 use super::gate::enter_current;
+use super::hold::Place;
 use super::instance::Admission;
 use super::late::SILENT_FOR;
 use super::pass::Ask;
@@ -31,20 +32,13 @@ impl Shared {
         }
         let mut spoken = self.spoken.subscribe();
         self.say_that_it_sleeps(ask, &mut spoken)?;
-        let refuse = |why: &str| {
-            self.record.refused.add();
-            Failure::new(Fault::Unavailable, format!("no model serves at present, and {why}: ask again later"))
-        };
         let mut sleeping = self.sleeping.subscribe();
-        let asleep = || refuse("all models were put to sleep on purpose");
+        let asleep = || self.refuse("all models were put to sleep on purpose");
         if *sleeping.borrow_and_update() {
             return Err(asleep());
         }
         let (_place, _stalled) = match comes {
-            Comes::New => {
-                let place = self.hold.enter(ask.document.bytes().len());
-                (Some(place.ok_or_else(|| refuse("too many requests wait already"))?), None)
-            }
+            Comes::New => (Some(self.wait(ask)?), None),
             // It was in already.
             Comes::Again => (None, self.stalled.take(1)),
         };
@@ -71,11 +65,22 @@ impl Shared {
                         return Err(asleep());
                     }
                 }
-                () = self.stopping.cancelled() => return Err(refuse("this gateway is stopping")),
-                () = &mut too_long => return Err(refuse("this request has waited as long as it may")),
+                () = self.stopping.cancelled() => return Err(self.refuse("this gateway is stopping")),
+                () = &mut too_long => return Err(self.refuse("this request has waited as long as it may")),
                 () = &mut long, if !long.is_elapsed() => ask.waits.notify_one(),
             }
         }
+    }
+
+    /// A place among those that wait.
+    pub fn wait(&self, ask: &Ask) -> Result<Place, Failure> {
+        let place = self.hold.enter(ask.document.bytes().len());
+        place.ok_or_else(|| self.refuse("too many requests wait already"))
+    }
+
+    fn refuse(&self, why: &str) -> Failure {
+        self.record.refused.add();
+        Failure::new(Fault::Unavailable, format!("no model serves at present, and {why}: ask again later"))
     }
 
     /// Whoever chats hears at once that nothing serves before there is room, where the owner wants it said. Everybody else

@@ -239,6 +239,7 @@ async fn pursue(shared: Arc<Shared>, ask: Arc<Ask>) -> Result<Answer, Failure> {
                     ask.waits.notify_one();
                 }
                 shared.record.repeated.add();
+                let _place = shared.wait(&ask)?;
                 tokio::time::sleep(REPEAT_AFTER).await;
             }
             Tried::Failed { why, pause, repeats, instead } => {

@@ -253,6 +253,27 @@ async fn requests_for_a_model_that_has_left_wait_for_the_next() {
     assert_eq!(json_of(answer.await.unwrap()).await["model"], "model-small");
 }
 
+#[tokio::test]
+async fn those_that_wait_for_a_model_that_was_let_go_are_held_within_the_same_bounds() {
+    let not_loaded = || Act::Status(400, "application/json", r#"{"error":{"message":"model is not loaded"}}"#);
+    let rig = Rig::new(ServerKind::LlamaServer).await;
+    rig.gateway.publish(rung("small"));
+    (0..4).for_each(|_| rig.act(not_loaded()));
+    let answer = rig.post_aside("/completion", "{}");
+    rig.settles_at(0, 1).await;
+    assert_eq!(answer.await.unwrap().status(), 200);
+    rig.settles_at(0, 0).await;
+
+    let hold = HoldConfig { count_max: 0, ..config().hold };
+    let rig = Rig::with(ServerKind::LlamaServer, GatewayConfig { hold, ..config() }).await;
+    rig.gateway.publish(rung("small"));
+    rig.act(not_loaded());
+    let response = rig.post("/completion", "{}").await;
+    assert_eq!((response.status().as_u16(), rig.gateway.counters().refused), (503, 1));
+    assert!(response.headers().contains_key("retry-after"));
+    assert_eq!(rig.post("/completion", "{}").await.status(), 200, "whom something serves need not wait");
+}
+
 /// Whoever asks llama-server for another model than ours takes its place, and then it says so in four ways.
 #[tokio::test]
 async fn a_model_that_llama_server_has_thrown_out_is_waited_for_whatever_it_says() {

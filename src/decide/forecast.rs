@@ -111,6 +111,8 @@ impl Controller {
     pub(super) fn expected(&self, now: Moment, pool: &PoolAssessment, target: usize) -> Bytes {
         let rise = self.outlook.trends[pool.pool as usize].rise_now(now);
         let expected = rise.map_or(Bytes::ZERO, |rise| rise.expected(now + self.ahead(target)));
+        // However steep it is, there is no more to be had.
+        let expected = expected.min(pool.capacity);
         let margin = pool.capacity.share(self.policy.upgrade.margin);
         if expected >= pool.foreign + margin { expected } else { Bytes::ZERO }
     }

@@ -79,15 +79,16 @@ impl Controller {
     }
 
     pub(super) fn nothing_fits(&self, now: Moment, pool: Pool) -> Reason {
-        let rooms = self.rooms(now, RECENT).unwrap_or_default();
-        let room = rooms.iter().find(|room| room.pool == pool);
         let smallest = self.policy.ladder.last().and_then(|rung| self.footprint(rung)).unwrap_or_default();
-        Reason::NothingFits {
-            pool,
-            foreign: room.map(|room| room.foreign).unwrap_or_default(),
-            smallest: amount(&smallest, pool),
-            ceiling: room.map(|room| room.ceiling).unwrap_or_default(),
-        }
+        let smallest = amount(&smallest, pool);
+        let room = |window| {
+            let rooms = self.rooms(now, window).unwrap_or_default();
+            rooms.into_iter().find(|room| room.pool == pool)
+        };
+        // By what others hold now, where that alone is too much.
+        let room = room(Span::ZERO).filter(|room| room.foreign + smallest > room.ceiling).or_else(|| room(RECENT));
+        let (foreign, ceiling) = room.map(|room| (room.foreign, room.ceiling)).unwrap_or_default();
+        Reason::NothingFits { pool, foreign, smallest, ceiling }
     }
 
     pub(super) fn judge_suggestion(&mut self, now: Moment) {

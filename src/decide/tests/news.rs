@@ -37,6 +37,34 @@ fn a_stray_that_is_gone_again_by_itself_is_not_told() {
     assert_eq!(rig.told_of("contested").len(), 0, "{:?}", rig.told);
 }
 
+/// Others rise by a GiB in so much time, until there is no room for these rungs; what is told of it then.
+fn told_of_a_rise(rungs: &[&str], of_a_gib: Span) -> (u64, Bytes, String) {
+    let mut policy = policy(true, false);
+    policy.ladder.retain(|rung| rungs.contains(&rung.name.as_str()));
+    let mut rig = Rig::new(policy);
+    rig.foreign = 2;
+    rig.run(Span::minutes(1));
+    while rig.controller.status().phase != Phase::Asleep && rig.foreign < 23 {
+        rig.foreign += 1;
+        rig.run(of_a_gib);
+    }
+    let told = rig.told_of("asleep");
+    let [(Notice::Asleep { missing, .. }, why)] = &told[..] else { panic!("{:?}", rig.told) };
+    (rig.foreign, *missing, why.clone())
+}
+
+/// As a program fills a graphics card: where the rise would lead may be more than there is.
+#[test]
+fn that_nothing_fits_is_told_by_what_others_hold_and_not_by_where_their_rise_would_lead() {
+    let (foreign, _, why) = told_of_a_rise(&["large", "medium", "small"], Span::seconds(2));
+    assert!(
+        why.starts_with(&format!("nothing fits: others hold {} of memory", Bytes::gib(foreign))),
+        "{foreign} {why}"
+    );
+    let (_, missing, why) = told_of_a_rise(&["small"], Span::ms(800));
+    assert!(missing <= Bytes::gib(9), "others cannot take more than the 24 GiB that there are: {missing}, {why}");
+}
+
 #[test]
 fn that_nothing_fits_is_told_once_and_that_it_is_over_too() {
     let mut rig = Rig::new(policy(true, false));

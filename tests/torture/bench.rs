@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep};
 
 use tierkeeper::cli::demo::models::{Shape, write};
 
+use super::card;
 use super::client::{Address, Clients};
 use super::http::{Http, causes, client, free_port, get, post};
 use super::judge::Rungs;
@@ -27,6 +28,13 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 pub const LADDER: [(&str, &str); 3] =
     [("large", "weights-large"), ("medium", "weights-medium"), ("small", "weights-small")];
 
+/// Where memory, or a card's, comes and goes.
+const PRESSURE: &str = "pressure:\n  soft: { drain: 20s }\n  hard: { drain: 10s }\n  emergency: { drain: 5s }\n\
+    at_deadline: [wait]\nupgrade: { stable: 5s, margin: 5%, idle: 2s }\nwhen_nothing_fits: keep_smallest\n";
+const FORCED: &str = "reserve: { memory: 1GiB }\n\
+    pressure:\n  soft: { drain: 1s }\n  hard: { drain: 1s }\n  emergency: { drain: 1s }\n\
+    at_deadline: [hand_over, wait]\n";
+
 /// A model that is nobody's rung.
 pub const OTHER: &str = "weights-other";
 
@@ -35,6 +43,8 @@ pub const OTHER: &str = "weights-other";
 pub enum Course {
     /// Real memory comes and goes.
     Pressure,
+    /// An NVIDIA card's memory comes and goes.
+    Card,
     /// One switch after the other, as they are asked for, with a server that holds so many models at once.
     Forced { held: u32 },
 }
@@ -50,13 +60,18 @@ impl Course {
     fn name(self) -> &'static str {
         match self {
             Course::Pressure => "pressure",
+            Course::Card => "card",
             Course::Forced { .. } => "forced",
         }
     }
 
+    pub fn is_forced(self) -> bool {
+        matches!(self, Course::Forced { .. })
+    }
+
     pub fn held(self) -> u32 {
         match self {
-            Course::Pressure => 2,
+            Course::Pressure | Course::Card => 2,
             Course::Forced { held } => held,
         }
     }
@@ -64,7 +79,7 @@ impl Course {
     /// In tokens, for all replies of a model together.
     pub fn context(self) -> u32 {
         match self {
-            Course::Pressure => 2048,
+            Course::Pressure | Course::Card => 2048,
             Course::Forced { .. } => 8192,
         }
     }
@@ -76,7 +91,9 @@ impl Course {
             Shape { layers, embedding, heads, kv_heads: heads, feed_forward, context, seed }
         };
         match self {
-            Course::Pressure => [Shape::large(), Shape::medium(), Shape::small(), shape(2, 256, 4, 512, 4)],
+            Course::Pressure | Course::Card => {
+                [Shape::large(), Shape::medium(), Shape::small(), shape(2, 256, 4, 512, 4)]
+            }
             Course::Forced { .. } => [
                 shape(6, 512, 8, 1408, 3),
                 shape(4, 384, 6, 1024, 2),
@@ -86,25 +103,20 @@ impl Course {
         }
     }
 
-    fn policy(self) -> &'static str {
+    fn policy(self) -> String {
         match self {
-            Course::Pressure => {
-                "reserve: { memory: 1100MiB }\n\
-                 pressure:\n  soft: { drain: 20s }\n  hard: { drain: 10s }\n  emergency: { drain: 5s }\n\
-                 at_deadline: [wait]\nupgrade: { stable: 5s, margin: 5%, idle: 2s }\nwhen_nothing_fits: keep_smallest\n"
+            Course::Pressure | Course::Card => {
+                let vram = card::RESERVE >> 20;
+                format!("reserve: {{ memory: 1100MiB, vram: {vram}MiB }}\n{PRESSURE}")
             }
-            Course::Forced { .. } => {
-                "reserve: { memory: 1GiB }\n\
-                 pressure:\n  soft: { drain: 1s }\n  hard: { drain: 1s }\n  emergency: { drain: 1s }\n\
-                 at_deadline: [hand_over, wait]\n"
-            }
+            Course::Forced { .. } => FORCED.to_owned(),
         }
     }
 
     fn pretends(self) -> &'static str {
         match self {
             Course::Pressure => "pretend: { memory: 4GiB }\n",
-            Course::Forced { .. } => "",
+            Course::Card | Course::Forced { .. } => "",
         }
     }
 }
@@ -179,7 +191,7 @@ impl Bench {
         let (gateway, admin) = (free_port()?, free_port()?);
         let config = write_files(places, &server.url, gateway, admin)?;
         match places.course {
-            Course::Pressure => measure(places, &config).await?,
+            Course::Pressure | Course::Card => measure(places, &config).await?,
             Course::Forced { .. } => forget(places)?,
         }
         let mut program = start_program(places, &config)?;
@@ -203,6 +215,13 @@ impl Bench {
         let request = post(&format!("{}/pin", self.admin), &json!({ "rung": rung }))?;
         let answer = client().request(request).await.map_err(|error| format!("pin: {}", causes(&error)))?;
         if answer.status().is_success() { Ok(()) } else { Err(format!("pin {rung}: {}", answer.status())) }
+    }
+
+    /// Leaves it to the sidecar again.
+    pub async fn resume(&self) -> Result<(), String> {
+        let request = post(&format!("{}/resume", self.admin), &json!({}))?;
+        let answer = client().request(request).await.map_err(|error| format!("resume: {}", causes(&error)))?;
+        if answer.status().is_success() { Ok(()) } else { Err(format!("resume: {}", answer.status())) }
     }
 
     /// Waits until the sidecar counts no reply any more.

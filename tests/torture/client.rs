@@ -179,7 +179,7 @@ impl Clients {
             }
             let ask = self.next(number, turn);
             self.tally().asked += 1;
-            if self.course != Course::Pressure && (turn * 7 + number) % LEFT_EACH == LEFT_EACH - 1 {
+            if self.course.is_forced() && (turn * 7 + number) % LEFT_EACH == LEFT_EACH - 1 {
                 let patience = Duration::from_millis(40 * (turn % 40));
                 if timeout(patience, self.read(&http, &ask, &mut Got::default())).await.is_err() {
                     self.tally().left += 1;
@@ -199,7 +199,7 @@ impl Clients {
     /// What this client asks then. Where switches are forced there are long replies too, which outlive their deadline.
     fn next(&self, number: u64, turn: u64) -> Ask {
         let (tokens, apis) = match self.course {
-            Course::Pressure => ([12, 40, 90], [Api::Chat, Api::Chat]),
+            Course::Pressure | Course::Card => ([12, 40, 90], [Api::Chat, Api::Chat]),
             Course::Forced { .. } => ([12, 90, 600], [Api::Chat, Api::Text]),
         };
         Ask {
@@ -207,7 +207,7 @@ impl Clients {
             tag: format!("client{number}-{turn:05}"),
             tokens: tokens[((turn + number) % 3) as usize],
             streamed: number > 0 || turn % WHOLE_EACH != WHOLE_EACH - 1,
-            may_be_handed_over: self.course != Course::Pressure,
+            may_be_handed_over: self.course.is_forced(),
             rung_is_said: self.address.header.is_some(),
         }
     }

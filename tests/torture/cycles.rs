@@ -4,24 +4,36 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::bench::{Bench, available};
+use super::bench::Bench;
 use super::client::Clients;
-use super::hog::Hog;
+use super::hog::{Hog, Of};
 use super::report::Out;
 
 const MIB: u64 = 1 << 20;
-const DOWN_MAX: Duration = Duration::from_secs(90);
+pub const DOWN_MAX: Duration = Duration::from_secs(90);
 const UP_MAX: Duration = Duration::from_secs(150);
-/// How fast a hog fills.
-const RATE: u64 = 1 << 30;
-/// In MiB, with the rung that must serve then. With 4 GiB pretended and 1100 MiB reserved, 2996 MiB is the ceiling, and
-/// the rungs were measured to take up to about 1550, 370 and 90 MiB. At the last one nothing fits: the smallest is kept.
-const HOGS: [(u64, &str); 3] = [(2355, "medium"), (2765, "small"), (NOTHING_FITS, "small")];
-/// The hog beside which not even the smallest goes under the ceiling: room is asked for then.
-const NOTHING_FITS: u64 = 3072;
+/// What comes and goes.
+pub struct Plan {
+    pub of: Of,
+    /// In bytes, with the rung that must serve then, in order of size: after a larger one a smaller one has to wait. Beside
+    /// the last not even the smallest goes under the ceiling: room is asked for then.
+    pub hogs: [(u64, &'static str); 3],
+    /// How fast one fills, in bytes for each second.
+    pub rate: u64,
+}
+
+/// With 4 GiB pretended and 1100 MiB reserved, 2996 MiB is the ceiling, and
+/// the rungs were measured to take up to about 1550, 370 and 90 MiB.
+pub const OF_MEMORY: Plan = Plan {
+    of: Of::Memory,
+    hogs: [(2355 * MIB, "medium"), (2765 * MIB, "small"), (3072 * MIB, "small")],
+    rate: 1 << 30,
+};
 /// How the sidecar's log says so.
 const SAYS_SO: &str = "nothing fits: others hold";
 const SAID_WITHIN: Duration = Duration::from_secs(20);
+/// What must be free of a card: for the largest rung, what is left to others, and a hog worth its name.
+const OF_CARD_MIN: u64 = 5120 * MIB;
 /// Others' use must hold this still before the sidecar takes it for what was always there.
 const QUIET: u64 = 48 * MIB;
 const QUIET_FOR: u32 = 10;
@@ -37,15 +49,15 @@ pub struct Outcome {
     pub up_max: Duration,
 }
 
-/// Waits until nothing else on the machine takes or gives back memory: what others use when the sidecar starts is left
+/// Waits until nothing else on the machine takes or gives back of it: what others use when the sidecar starts is left
 /// out for the whole run.
-pub async fn wait_for_quiet(out: &Out) -> Result<u64, String> {
+pub async fn wait_for_quiet(out: &Out, of: Of) -> Result<u64, String> {
     let started = Instant::now();
-    let mut last = available()?;
+    let mut last = of.available()?;
     let mut still = 0;
     while still < QUIET_FOR {
         sleep(Duration::from_millis(500)).await;
-        let now = available()?;
+        let now = of.available()?;
         still = if now.abs_diff(last) < QUIET { still + 1 } else { 0 };
         if still == 0 {
             last = now;
@@ -55,7 +67,10 @@ pub async fn wait_for_quiet(out: &Out) -> Result<u64, String> {
             break;
         }
     }
-    let needed = (HOGS[2].0 + 2560) * MIB;
+    let needed = match of {
+        Of::Memory => OF_MEMORY.hogs[2].0 + 2560 * MIB,
+        Of::Card => OF_CARD_MIN,
+    };
     if last < needed {
         return Err(format!("{} MiB must be available, and are: {}", needed / MIB, last / MIB));
     }
@@ -63,6 +78,7 @@ pub async fn wait_for_quiet(out: &Out) -> Result<u64, String> {
 }
 
 pub struct Cycles<'a> {
+    pub plan: Plan,
     pub bench: &'a mut Bench,
     pub clients: &'a Clients,
     pub out: &'a Out,
@@ -79,14 +95,14 @@ impl Cycles<'_> {
         }
         let switches = self.switches();
         for cycle in 0..count {
-            // In order of size, for after a larger one a smaller one has to wait.
-            let (hog, expected) = HOGS[(cycle * HOGS.len() as u64 / count) as usize];
+            let place = (cycle * self.plan.hogs.len() as u64 / count) as usize;
+            let (hog, expected) = self.plan.hogs[place];
             let (replies, lost) = self.clients.tally().totals();
             let known = outcome.failures.len();
-            let made = self.cycle(hog, expected).await;
+            let made = self.cycle(hog, expected, place + 1 == self.plan.hogs.len()).await;
             let totals = self.clients.tally().totals();
             let counted = format!("{} replies, {} lost", totals.0 - replies, totals.1 - lost);
-            let head = format!("cycle {:>2}/{count}  hog of {:.1} GiB", cycle + 1, hog as f64 / 1024.0);
+            let head = format!("cycle {:>2}/{count}  hog of {:.1} GiB", cycle + 1, hog as f64 / 1024.0 / MIB as f64);
             match made {
                 Ok((down, up)) => {
                     let (down_s, up_s) = (down.as_secs_f64(), up.as_secs_f64());
@@ -118,11 +134,16 @@ impl Cycles<'_> {
 
     /// One hog comes and goes; how long the ways down and up took, both until the new model
     /// had given text.
-    async fn cycle(&mut self, hog: u64, expected: &'static str) -> Result<(Duration, Duration), String> {
+    async fn cycle(
+        &mut self,
+        hog: u64,
+        expected: &'static str,
+        nothing_fits: bool,
+    ) -> Result<(Duration, Duration), String> {
         let (started, said) = (Instant::now(), self.bench.times_said(SAYS_SO)?);
-        let taken = Hog::start(hog * MIB, RATE).await?;
+        let taken = Hog::start(self.plan.of, hog, self.plan.rate).await?;
         let mut down = self.reach(expected, DOWN_MAX).await.map(|()| started.elapsed());
-        if hog == NOTHING_FITS && down.is_ok() {
+        if nothing_fits && down.is_ok() {
             down = self.until_said(said).await.and(down);
         }
         let ended = Instant::now();
@@ -153,7 +174,7 @@ impl Cycles<'_> {
     }
 
     fn memory(&self) -> String {
-        let now = available().unwrap_or_default();
+        let now = self.plan.of.available().unwrap_or_default();
         let difference = (self.rest as i64 - now as i64) / MIB as i64;
         format!("available now is {} MiB, {difference} MiB less than before the start", now / MIB)
     }

@@ -1,4 +1,4 @@
-//! Hog: a size and a rate -> that much memory, really taken, until whoever started it lets go.
+//! Hog: a size and a rate -> that much memory, or as much of a card's, really taken, until whoever started it lets go.
 //!
 //! It is a process of its own, because that is what other programs are: the sidecar must find it through /proc.
 
@@ -9,9 +9,46 @@ use tokio::io::AsyncReadExt;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
+use super::bench::available;
+use super::card;
+
 const STEP: u64 = 16 << 20;
 /// The longest that a hog may take to be full, beside what its rate says.
 const FULL_MAX: Duration = Duration::from_secs(60);
+
+/// What is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Of {
+    Memory,
+    Card,
+}
+
+impl Of {
+    /// How much of it is there for the taking, in bytes.
+    pub fn available(self) -> Result<u64, String> {
+        match self {
+            Of::Memory => available(),
+            Of::Card => card::memory().map(|memory| memory.free),
+        }
+    }
+
+    /// The process that takes it, without how much.
+    fn program(self) -> Result<Command, String> {
+        match self {
+            Of::Memory => {
+                let program = std::env::current_exe().map_err(|error| format!("where this program is: {error}"))?;
+                let mut command = Command::new(program);
+                command.arg("--hog");
+                Ok(command)
+            }
+            Of::Card => {
+                let mut command = Command::new("python3");
+                command.args(["-c", include_str!("hog_of_card.py")]);
+                Ok(command)
+            }
+        }
+    }
+}
 
 /// The hog's own main: takes the memory step by step, says so, and holds it until its input ends.
 pub fn hold(bytes: u64, bytes_per_second: u64) -> std::io::Result<()> {
@@ -39,10 +76,10 @@ pub struct Hog {
 
 impl Hog {
     /// Returns when it holds all of it.
-    pub async fn start(bytes: u64, bytes_per_second: u64) -> Result<Self, String> {
-        let program = std::env::current_exe().map_err(|error| format!("where this program is: {error}"))?;
-        let mut child = Command::new(program)
-            .args(["--hog", &bytes.to_string(), &bytes_per_second.to_string()])
+    pub async fn start(of: Of, bytes: u64, bytes_per_second: u64) -> Result<Self, String> {
+        let mut child = of
+            .program()?
+            .args([&bytes.to_string(), &bytes_per_second.to_string()])
             .stdin(std::process::Stdio::piped())
             .stdout(std::process::Stdio::piped())
             .kill_on_drop(true)

@@ -4,11 +4,13 @@
 //! with all that it needs. First hogs come and go, then switches are asked for: half of them with a server that holds two
 //! models at once, half with one that holds a single one, and half of each while somebody asks the server past the
 //! gateway for models that it has no place for. The program under test is the one that cargo built, or TIERKEEPER_BIN; the server is TIERKEEPER_LLAMA_SERVER.
+//! `--card` is for a machine with one NVIDIA card, and for a server that uses it: what comes and goes is the card's memory.
 //! It also runs as two processes of its own making: the hog, and the recorder that starts the server.
 
 mod added;
 mod adversary;
 mod bench;
+mod card;
 mod client;
 mod compare;
 mod cycles;
@@ -34,8 +36,9 @@ use tokio::time::Instant;
 
 use self::bench::{Bench, Course, Places};
 use self::client::Clients;
-use self::cycles::{Cycles, wait_for_quiet};
+use self::cycles::{Cycles, OF_MEMORY, Outcome, wait_for_quiet};
 use self::forced::force;
+use self::hog::Of;
 use self::options::{Options, Wanted, parse};
 use self::report::Out;
 use self::subject::Subject;
@@ -57,6 +60,12 @@ fn main() -> ExitCode {
         }
         Wanted::Recorder(setting) => block_on(async { recorder::serve(setting).await.map(|()| true) }),
         Wanted::Test(options) => block_on(test(options)),
+        Wanted::Card(options) => block_on(async {
+            judge::prove()?;
+            let out = Out::new(options.log.as_deref())?;
+            out.line(&format!("{}; {}", machine::line(), card::line()?));
+            pressure(&out, &options, Of::Card).await
+        }),
         Wanted::Compare { switches, log } => block_on(async {
             judge::prove()?;
             compare::compare(&Out::new(log.as_deref())?, switches, &options::said()).await
@@ -93,7 +102,7 @@ async fn test(options: Options) -> Result<bool, String> {
     out.line(&machine::line());
     let mut good = true;
     if options.cycles > 0 {
-        good &= pressure(&out, &options).await?;
+        good &= pressure(&out, &options, Of::Memory).await?;
     }
     // A server that holds two has a place for the next one; of one that holds a single model the old one goes first.
     let held = [(2, "make-before-break"), (1, "break-before-make")];
@@ -106,10 +115,13 @@ async fn test(options: Options) -> Result<bool, String> {
 }
 
 /// Hogs come and go.
-async fn pressure(out: &Out, options: &Options) -> Result<bool, String> {
-    let places = Places::new(Course::Pressure)?;
+async fn pressure(out: &Out, options: &Options, of: Of) -> Result<bool, String> {
+    let places = Places::new(match of {
+        Of::Memory => Course::Pressure,
+        Of::Card => Course::Card,
+    })?;
     bench::make_models(&places)?;
-    let rest = wait_for_quiet(out).await?;
+    let rest = wait_for_quiet(out, of).await?;
     out.line(&format!(
         "{} cycles, {CLIENTS} clients; {} MiB available; logs in {}",
         options.cycles,
@@ -119,8 +131,14 @@ async fn pressure(out: &Out, options: &Options) -> Result<bool, String> {
     let mut bench = Bench::start(&places).await?;
     let clients = Clients::new(bench.address(), places.course, bench::rungs());
     let running: Vec<_> = (0..CLIENTS).map(|number| clients.start(number)).collect();
-    let cycles = Cycles { bench: &mut bench, clients: &clients, out, rest };
-    let mut outcome = cycles.run(options.cycles).await;
+    let plan = match of {
+        Of::Memory => Ok(OF_MEMORY),
+        Of::Card => card::plan(&mut bench, &clients, out, rest).await,
+    };
+    let mut outcome = match plan {
+        Ok(plan) => Cycles { plan, bench: &mut bench, clients: &clients, out, rest }.run(options.cycles).await,
+        Err(why) => Outcome { failures: vec![why], ..Outcome::default() },
+    };
     clients.end();
     for client in running {
         client.await.map_err(|error| format!("a client failed: {error}"))?;

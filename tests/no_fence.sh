@@ -37,6 +37,8 @@ patch "$gate" '^( *self\.word\.load\(Ordering::Acquire\)) == CLOSED$' '\1 \& CLO
 # ...and the name of the program differs, so that both can share what cargo has built already.
 patch "$copy/Cargo.toml" '^default-run = "tierkeeper"$' 'default-run = "tierkeeper-no-fence"'
 sed -i '/^\[\[bin\]\]$/,/^$/ s/^name = "tierkeeper"$/name = "tierkeeper-no-fence"/' "$copy/Cargo.toml"
+# Without a version of its own cargo would take its library for the tree's, then and for ever after.
+patch "$copy/Cargo.toml" '^(version = "[0-9.]+)"$' '\1+no-fence"'
 grep -q '^name = "tierkeeper-no-fence"$' "$copy/Cargo.toml" || fail "no [[bin]] of the name tierkeeper in Cargo.toml"
 
 target=$PWD/target

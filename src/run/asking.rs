@@ -6,8 +6,9 @@ use crate::decide::command::Command;
 use crate::decide::input::Input;
 use crate::policy::Rung;
 
-/// How often a model whose place was taken is loaded again before it is checked.
-const RELOADS_MAX: u32 = 3;
+/// How often a model whose place was taken is loaded again before it is checked: somebody who keeps asking for another one
+/// takes it a few times in ten seconds, and a load that is given up is not tried again for a minute.
+const RELOADS_MAX: u32 = 12;
 /// The same for one whose process went while it was being checked: that one may have failed by itself.
 const RELOADS_BROKEN_OFF_MAX: u32 = 1;
 
@@ -116,7 +117,7 @@ mod tests {
         assert_eq!(checked(2, absent).await, (done(), 2));
         assert_eq!(checked(1, gone).await, (done(), 1));
         for (why, most) in [(absent, RELOADS_MAX), (gone, RELOADS_BROKEN_OFF_MAX)] {
-            let (told, loads) = checked(9, why).await;
+            let (told, loads) = checked(RELOADS_MAX + 9, why).await;
             assert!(matches!(told, Some(Input::CheckFailed { .. })), "{told:?}");
             assert_eq!(loads, most, "it does not fight for ever");
         }

@@ -20,6 +20,10 @@ use super::wire::pool::Pool;
 use super::{GatewayError, Server};
 use crate::config::ServerKind;
 
+/// How many connections are kept for the next requests. llama-server gives each a thread, and makes as many as it needs: with
+/// so many idle ones it answers on another at once.
+const IDLE_MAX: usize = 64;
+
 pub struct Upstream {
     pool: Arc<Pool>,
     /// Requests that were sent to the server.
@@ -50,12 +54,12 @@ impl Upstream {
         let unusable = || GatewayError::ServerUrl { url: server.url.clone() };
         let uri: Uri = server.url.parse().map_err(|_| unusable())?;
         let authority = uri.authority().filter(|_| uri.scheme() == Some(&Scheme::HTTP)).ok_or_else(unusable)?;
-        // llama-server gives each open connection a thread, idle ones for 5 s, so only few are kept for it.
-        let (idle_max, idle_for) = match server.kind {
-            ServerKind::Ollama => (64, Duration::from_secs(30)),
-            ServerKind::LlamaServer => (8, Duration::from_secs(3)),
+        // llama-server closes idle ones after 5 s.
+        let idle_for = match server.kind {
+            ServerKind::Ollama => Duration::from_secs(30),
+            ServerKind::LlamaServer => Duration::from_secs(3),
         };
-        let pool = Pool::new(authority.clone(), idle_max, idle_for);
+        let pool = Pool::new(authority.clone(), IDLE_MAX, idle_for);
         let prefix = uri.path().trim_end_matches('/').to_owned();
         Ok(Upstream { pool, asked: AtomicU64::new(0), prefix })
     }

@@ -1,5 +1,7 @@
 //! Answer: what the server answered -> the response that the client gets.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::header::CONTENT_ENCODING;
 use http::{HeaderName, HeaderValue, Response, StatusCode};
@@ -55,7 +57,7 @@ impl Answer {
         }
     }
 
-    pub fn response(self, family: Family, shared: &Shared) -> Response<Body> {
+    pub fn response(self, family: Family, shared: &Arc<Shared>) -> Response<Body> {
         let mut head = self.head;
         if let Some(admission) = &self.admission
             && let Ok(rung) = HeaderValue::from_bytes(admission.rung().name.as_bytes())
@@ -66,7 +68,7 @@ impl Answer {
         let body = match self.body {
             AnswerBody::Whole(body) => whole(body),
             AnswerBody::Stream(body) => {
-                ReplyBody::new((&head.headers, body), family, self.admission, self.kept, &shared.record).boxed_unsync()
+                ReplyBody::new((&head.headers, body), family, self.admission, self.kept, shared).boxed_unsync()
             }
         };
         strip_hop_by_hop(&mut head.headers);
@@ -83,14 +85,14 @@ impl Answer {
     }
 
     /// The reply for a client that has been told 200 and events.
-    pub async fn events(self, family: Family, shared: &Shared) -> Result<ReplyBody, Failure> {
+    pub async fn events(self, family: Family, shared: &Arc<Shared>) -> Result<ReplyBody, Failure> {
         let is_events = self.head.status == StatusCode::OK
             && media_type(&self.head.headers) == b"text/event-stream"
             && !self.head.headers.contains_key(CONTENT_ENCODING);
         let text = match self.body {
             AnswerBody::Stream(body) if is_events => {
                 let headers = &self.head.headers;
-                return Ok(ReplyBody::new((headers, body), family, self.admission, self.kept, &shared.record));
+                return Ok(ReplyBody::new((headers, body), family, self.admission, self.kept, shared));
             }
             AnswerBody::Stream(body) => tokio::select! {
                 biased;

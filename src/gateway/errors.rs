@@ -142,6 +142,11 @@ impl Failure {
         Failure::new(Fault::Cut, "the reply was ended because the model had to make room: ask again")
     }
 
+    /// What a client sees whose reply was broken off by the server, and not gone on with.
+    pub fn unmended() -> Self {
+        Failure::new(Fault::Upstream, "the model server broke off the reply, and no model went on with it: ask again")
+    }
+
     /// The answer to a request of which nothing was answered yet.
     pub fn response(&self, family: Family) -> Response<Body> {
         let body = Full::from(self.json(family).to_string()).map_err(|never| match never {}).boxed_unsync();

@@ -18,8 +18,9 @@ pub struct Counters {
     pub repeated: u64,
     /// Requests that the server did not answer.
     pub failed: u64,
-    /// Replies that the server broke off.
+    /// Replies that the server broke off and nobody went on with, and those that were gone on with.
     pub truncated: u64,
+    pub mended: u64,
     /// Replies that were ended for a switch.
     pub cut: u64,
     /// Replies that another rung was to go on with, and those of them that it did not go on with.
@@ -56,6 +57,7 @@ pub struct Record {
     pub repeated: Tally,
     pub failed: Tally,
     pub truncated: Tally,
+    pub mended: Tally,
     pub cut: Tally,
     pub handed_over: Tally,
     pub hand_overs_lost: Tally,
@@ -76,6 +78,7 @@ impl Record {
             repeated: Tally::default(),
             failed: Tally::default(),
             truncated: Tally::default(),
+            mended: Tally::default(),
             cut: Tally::default(),
             handed_over: Tally::default(),
             hand_overs_lost: Tally::default(),
@@ -100,6 +103,7 @@ impl Record {
             repeated: self.repeated.get(),
             failed: self.failed.get(),
             truncated: self.truncated.get(),
+            mended: self.mended.get(),
             cut: self.cut.get(),
             handed_over: self.handed_over.get(),
             hand_overs_lost: self.hand_overs_lost.get(),

@@ -16,9 +16,10 @@ use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
 use tokio::time::{Instant, Sleep};
 
-use super::Event;
 use super::errors::{Failure, Family};
 use super::hand_over::kept::Kept;
+use super::hand_over::mend::mend;
+use super::hand_over::stalled::Stalled;
 use super::instance::{Admission, locked};
 use super::late::{COMMENT, SILENT_FOR};
 use super::record::Record;
@@ -26,6 +27,7 @@ use super::running::{Live, Running, Stage, State};
 use super::speed::Tail;
 use super::wire::WireError;
 use super::wire::incoming::Incoming;
+use super::{Event, Shared};
 
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub type Body = UnsyncBoxBody<Bytes, BoxError>;
@@ -40,6 +42,7 @@ const LINE_MAX: usize = 1 << 20;
 
 /// The reply as its reader polls it.
 pub struct ReplyBody {
+    shared: Arc<Shared>,
     running: Arc<Running>,
     framing: Framing,
     tail: Tail,
@@ -74,6 +77,8 @@ enum Framing {
 enum Broken {
     #[error("the reply was ended for a switch")]
     Cut,
+    #[error("the server broke off, and no model went on with the reply")]
+    Unmended,
     #[error("the server sent nothing for too long")]
     Idle,
     #[error("the server broke off: {0}")]
@@ -89,16 +94,17 @@ impl ReplyBody {
         family: Family,
         admission: Option<Admission>,
         kept: Option<Kept>,
-        record: &Arc<Record>,
+        shared: &Arc<Shared>,
     ) -> Self {
         let place = admission.as_ref().map(Admission::place);
-        let live = Some(Live { upstream, admission, _slot: None });
-        let state = State { live, stage: Stage::Reading, kept, reader: None, stalled: None, joined: false };
-        let running = Arc::new(Running { state: Mutex::new(state), record: record.clone() });
+        let live = Live { upstream, admission, _slot: None };
+        let state = Mutex::new(State::reading(live, kept));
+        let running = Arc::new(Running { state, record: shared.record.clone() });
         if let Some((instance, id)) = place {
             Admission::register(&instance, id, &running);
         }
         ReplyBody {
+            shared: shared.clone(),
             running,
             framing: Framing::of(headers),
             tail: Tail::default(),
@@ -155,8 +161,24 @@ impl ReplyBody {
         }
     }
 
-    /// The next piece of the server's, `None` at its end.
+    /// The next piece of the server's, `None` at its end. What the server breaks off is gone on with, if it can be.
     fn poll_upstream(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
+        let broken = match ready!(self.poll_live(cx)) {
+            Some(Err(broken @ (Broken::Upstream(_) | Broken::WithinEvent))) => broken,
+            other => return Poll::Ready(other),
+        };
+        if self.is_mended(&broken) {
+            return Poll::Ready(Some(Ok(Bytes::new())));
+        }
+        let mut state = locked(&self.running.state);
+        let rest = state.kept.as_mut().map(Kept::finish).unwrap_or_default();
+        state.over();
+        // What came before an end in order is not lost.
+        let ended_in_order = matches!(broken, Broken::WithinEvent);
+        Poll::Ready(Some(if ended_in_order { Ok(rest) } else { Err(broken) }))
+    }
+
+    fn poll_live(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
         let mut guard = locked(&self.running.state);
         let state = &mut *guard;
         let live = match (state.stage, &mut state.live) {
@@ -167,7 +189,9 @@ impl ReplyBody {
                 drop(guard);
                 return self.poll_comment(cx).map(|comment| Some(Ok(comment)));
             }
-            (Stage::Lost | Stage::Reading, _) => return Poll::Ready(Some(Err(Broken::Cut))),
+            (Stage::Lost | Stage::Reading, _) => {
+                return Poll::Ready(Some(Err(if state.broken { Broken::Unmended } else { Broken::Cut })));
+            }
         };
         self.comment = None;
         if std::mem::take(&mut state.joined) {
@@ -184,9 +208,9 @@ impl ReplyBody {
                 }
                 Poll::Ready(Some(Ok(state.pass(data))))
             }
-            Poll::Ready(Some(Err(error))) => {
-                state.over();
-                Poll::Ready(Some(Err(Broken::Upstream(error))))
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(Broken::Upstream(error)))),
+            Poll::Ready(None) if state.kept.as_ref().is_some_and(Kept::is_within) => {
+                Poll::Ready(Some(Err(Broken::WithinEvent)))
             }
             Poll::Ready(None) => {
                 tell_speed(&self.running.record, live, &self.tail);
@@ -214,6 +238,17 @@ impl ReplyBody {
         }
     }
 
+    /// Whether another answer may go on with what the server has broken off; if so, that is seen to.
+    fn is_mended(&self, broken: &Broken) -> bool {
+        let broken_off = locked(&self.running.state).breaks_off(self.shared.stalled.take(1));
+        let Some((proposal, live)) = broken_off else { return false };
+        tracing::warn!(message = "The server broke off a reply: it is gone on with as soon as a model serves.", why = %broken);
+        self.running.record.tell(Event::UpstreamFailed { why: broken.to_string() });
+        drop(live);
+        tokio::spawn(mend(self.shared.clone(), Stalled { running: self.running.clone(), proposal }));
+        true
+    }
+
     /// Tells the client of a reply that stalls, now and then, that it is not forgotten.
     fn poll_comment(&mut self, cx: &mut Context<'_>) -> Poll<Bytes> {
         // Lines have no comments.
@@ -230,11 +265,14 @@ impl ReplyBody {
 
     /// What is still said to the reader of a reply that did not come to its end.
     fn last_words(&mut self, broken: Broken) -> Result<Bytes, BoxError> {
+        let failure = || if matches!(broken, Broken::Cut) { Failure::cut() } else { Failure::unmended() };
         match (&broken, &self.framing) {
             // Within an event nothing can be said that would not be taken for a part of it.
-            (Broken::Cut, Framing::Events(tail)) if at_boundary(*tail) => Ok(Failure::cut().event(self.family)),
-            (Broken::Cut, Framing::Lines(_)) => Ok(Failure::cut().event(Family::Ollama)),
-            (Broken::Cut, Framing::Raw | Framing::Events(_)) => Err(broken.into()),
+            (Broken::Cut | Broken::Unmended, Framing::Events(tail)) if at_boundary(*tail) => {
+                Ok(failure().event(self.family))
+            }
+            (Broken::Cut | Broken::Unmended, Framing::Lines(_)) => Ok(failure().event(Family::Ollama)),
+            (Broken::Cut | Broken::Unmended, Framing::Raw | Framing::Events(_)) => Err(broken.into()),
             (Broken::Idle | Broken::Upstream(_) | Broken::WithinEvent, _) => {
                 let record = &self.running.record;
                 record.truncated.add();

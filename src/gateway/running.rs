@@ -16,6 +16,9 @@ use super::instance::{Admission, locked};
 use super::record::Record;
 use super::wire::incoming::Incoming;
 
+/// How often a reply is gone on with that its server breaks off: it may be the reply that breaks the server.
+const BREAKS_MAX: u8 = 2;
+
 /// What a reply that runs holds. The server's side is let go first, then the count falls.
 pub struct Live {
     pub upstream: Incoming,
@@ -39,6 +42,10 @@ pub struct State {
     pub stalled: Option<Share>,
     /// Another server goes on, and has to read all of it before it says anything.
     pub joined: bool,
+    /// Its server broke it off, and nobody has gone on with it yet.
+    pub broken: bool,
+    /// How often that has happened.
+    breaks: u8,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,8 +71,9 @@ impl Running {
 
     /// Ends one that stalls, because nobody can go on with it.
     pub fn lose(&self) {
+        let broken = locked(&self.state).broken;
         if self.ends(Stage::Lost) {
-            self.record.hand_overs_lost.add();
+            if broken { self.record.truncated.add() } else { self.record.hand_overs_lost.add() }
         }
     }
 
@@ -108,6 +116,9 @@ impl Running {
         self.enters(|state| {
             if !matches!(state.stage, Stage::Paused | Stage::Stalled) {
                 return Some(live);
+            }
+            if std::mem::take(&mut state.broken) {
+                self.record.mended.add();
             }
             (state.stage, state.stalled, state.joined) = (Stage::Reading, None, true);
             let model = live.admission.as_ref().map(|admission| admission.rung().model.as_str());
@@ -152,12 +163,29 @@ impl Running {
 }
 
 impl State {
+    pub fn reading(live: Live, kept: Option<Kept>) -> Self {
+        let (live, stage) = (Some(live), Stage::Reading);
+        State { live, stage, kept, reader: None, stalled: None, joined: false, broken: false, breaks: 0 }
+    }
+
+    /// Its server has broken it off. Where another answer could go on with it, it stalls until one does, and whoever sees to
+    /// that is to have how. What is let go is to be let go outside the lock.
+    pub fn breaks_off(&mut self, counted: Option<Share>) -> Option<(Proposal, Option<Live>)> {
+        if self.breaks >= BREAKS_MAX {
+            return None;
+        }
+        let proposal = self.kept.as_mut()?.proposal()?;
+        self.breaks += 1;
+        (self.stage, self.stalled, self.broken) = (Stage::Stalled, counted, true);
+        Some((proposal, self.live.take()))
+    }
+
     /// What of the server's bytes goes to the client.
     pub fn pass(&mut self, data: Bytes) -> Bytes {
-        match self.kept.as_mut().map(|kept| kept.pass(data.clone())) {
-            None => data,
-            Some(Out::More(out)) => out,
-            Some(Out::Last(out)) => {
+        let Some(kept) = &mut self.kept else { return data };
+        match kept.pass(data) {
+            Out::More(out) => out,
+            Out::Last(out) => {
                 self.over();
                 out
             }

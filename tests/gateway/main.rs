@@ -15,5 +15,6 @@ mod hammer;
 mod hardened;
 mod holds;
 mod lengths;
+mod mends;
 mod slow_readers;
 mod spoken;

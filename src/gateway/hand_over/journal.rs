@@ -149,6 +149,11 @@ impl Journal {
         }
     }
 
+    /// Whether a record has begun whose end has not come.
+    pub fn is_within(&self) -> bool {
+        !self.begun.is_empty()
+    }
+
     /// What is left when nothing more comes.
     pub fn finish(&mut self) -> Bytes {
         self.bound = true;
@@ -191,6 +196,7 @@ impl Journal {
         let end = data.windows(end.len()).rposition(|window| window == end).map(|at| at + end.len());
         let straddles = self.begun.last() == Some(&b'\n') && data.first() == Some(&b'\n');
         match end {
+            Some(end) if self.begun.is_empty() && end == data.len() => data,
             Some(end) if self.begun.is_empty() => {
                 self.begun.extend_from_slice(&data[end..]);
                 data.slice(..end)

@@ -113,6 +113,11 @@ impl Kept {
         &self.ask.headers
     }
 
+    /// Whether the last of it is no whole record.
+    pub fn is_within(&self) -> bool {
+        self.journal.is_within()
+    }
+
     pub fn finish(&mut self) -> Bytes {
         self.journal.finish()
     }

@@ -203,7 +203,7 @@ fn is_called(listed: &str, model: &str) -> bool {
 
 /// Whether it can be gone on with: its template leaves it open, and prompt, partial reply and some more fit into the
 /// context of the rung that goes on. Notes what the prompt alone took.
-async fn fits(shared: &Shared, (from, to): (&Rung, &Rung), proposal: &mut Proposal, place: &Place) -> bool {
+pub async fn fits(shared: &Shared, (from, to): (&Rung, &Rung), proposal: &mut Proposal, place: &Place) -> bool {
     let headers = proposal.ask.headers.clone();
     if shared.server == ServerKind::Ollama {
         // It tells no templates and counts no tokens before it reads them.

@@ -25,7 +25,7 @@ use crate::policy::Rung;
 /// How long a reply may stall: a large model's load, and no longer than clients have patience.
 const STALLED_MAX: Duration = Duration::from_secs(280);
 /// How long a server that failed to go on is left alone before it is asked once more.
-const REPEAT_AFTER: Duration = Duration::from_millis(250);
+pub const REPEAT_AFTER: Duration = Duration::from_millis(250);
 /// How often the server, holding the model, may fail to go on with a reply.
 const REFUSALS_MAX: u32 = 2;
 
@@ -113,7 +113,7 @@ async fn enter(shared: &Shared, until: Instant) -> Option<Admission> {
 }
 
 /// Whether the server has the model, as far as it says. Ollama loads whatever it is asked for.
-async fn is_held(shared: &Shared, rung: &Rung, proposal: &Proposal) -> bool {
+pub async fn is_held(shared: &Shared, rung: &Rung, proposal: &Proposal) -> bool {
     if shared.server == ServerKind::Ollama {
         return true;
     }
@@ -126,7 +126,7 @@ async fn is_held(shared: &Shared, rung: &Rung, proposal: &Proposal) -> bool {
 }
 
 /// The rung that serves, or serves next; `None` when that is not to be waited for.
-async fn serving(shared: &Shared, until: Instant) -> Option<Arc<Instance>> {
+pub async fn serving(shared: &Shared, until: Instant) -> Option<Arc<Instance>> {
     let mut current = shared.current.subscribe();
     let open = current.wait_for(|instance| instance.as_ref().is_some_and(|instance| instance.is_open()));
     let mut sleeping = shared.sleeping.subscribe();

@@ -274,6 +274,13 @@ impl Gateway {
         });
     }
 
+    /// The model has changed, so that nothing is known of it.
+    pub fn may_not_continue(&self, model: &str) {
+        self.shared.continuing.send_modify(|known| {
+            known.remove(model);
+        });
+    }
+
     /// Whether this model is known to go on with a reply.
     pub fn is_known_to_continue(&self, model: &str) -> bool {
         self.shared.continuing.borrow().get(model) == Some(&true)
@@ -356,7 +363,7 @@ impl Shared {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use tokio::sync::mpsc;
 
     use super::{Gateway, Server};

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::Signal;
 use super::asking::ask;
 use super::clock::{Clock, sleep_until, unix_ms};
+use super::continuing::Continuing;
 use super::decisions::Decisions;
 use super::hearing;
 use super::keeping;
@@ -52,6 +53,7 @@ pub struct Parts {
     pub controller: Recorded,
     pub clock: Clock,
     pub gateway: Gateway,
+    pub continuing: Continuing,
     pub driver: Arc<Driver>,
     pub telling: Telling,
     pub listing: Arc<Listing>,
@@ -227,7 +229,10 @@ impl Conductor {
             }
             // What was asked of it is not to be asked of the one that comes after it, nor answered late.
             Input::ServerDown { .. } => self.stop_acting(),
-            Input::ServerUp(facts) => self.server_version = Some(facts.version.clone()),
+            Input::ServerUp(facts) | Input::ModelsFound(facts) => {
+                self.server_version = Some(facts.version.clone());
+                self.parts.continuing.found(facts, &self.parts.names.borrow());
+            }
             Input::Sampled(sample) => {
                 self.host_use = sample.host_use;
                 self.parts.telling.note(sample);
@@ -235,7 +240,6 @@ impl Conductor {
             Input::MachineFound(_)
             | Input::FootprintsLearned(_)
             | Input::WindowsTried(_)
-            | Input::ModelsFound(_)
             | Input::LoadDone { .. }
             | Input::UnloadDone { .. }
             | Input::CheckDone { .. }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::outbox::Kit;
 use crate::decide::stable::TriedWindows;
+use crate::footprint::key::FootprintKey;
 use crate::footprint::sightings::Learned;
 use crate::store::decision::Kept;
 use crate::store::error::StoreError;
@@ -25,6 +26,8 @@ pub struct Found {
     /// `None` where nothing can be kept.
     pub store: Option<Store>,
     pub learned: Vec<Learned>,
+    /// Whether models were seen to go on with a reply.
+    pub continuing: Vec<(FootprintKey, bool)>,
     pub tried: Vec<TriedWindows>,
     /// The last decisions, oldest first.
     pub decisions: Vec<Kept>,
@@ -40,6 +43,7 @@ impl Found {
         Found {
             store: None,
             learned: Vec::new(),
+            continuing: Vec::new(),
             tried: Vec::new(),
             decisions: Vec::new(),
             leases: Vec::new(),
@@ -60,12 +64,14 @@ pub async fn open(path: Option<&Path>) -> Found {
         return Found::nothing();
     };
     match opened(path.clone()).await {
-        Some(Ok(store::Opened { store, learned, tried, decisions, leases, words, outbox, suggestions, .. })) => {
+        Some(Ok(opened)) => {
+            let store::Opened { store, learned, continuing, tried, decisions, .. } = opened;
+            let store::Opened { leases, words, outbox, suggestions, .. } = opened;
             tracing::info!(message = "What was learned is kept.", path = %path.display(), models = learned.len());
             let outbox = Kit::new(store.messages(), outbox, &path);
             let tallies = suggestions.into_iter().filter_map(tally).collect();
             let tried = tried.into_iter().map(of_store).collect();
-            Found { store: Some(store), learned, tried, decisions, leases, words, outbox, tallies }
+            Found { store: Some(store), learned, continuing, tried, decisions, leases, words, outbox, tallies }
         }
         Some(Err(error)) => {
             tracing::warn!(message = "What was learned in earlier runs is not used, and nothing is kept.", %error);

@@ -8,6 +8,7 @@ pub mod policy_file;
 pub mod trigger;
 
 mod conductor;
+mod continuing;
 mod control;
 mod decisions;
 mod handles;
@@ -41,6 +42,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::clock::Clock;
 use self::conductor::{Conductor, Parts};
+use self::continuing::Continuing;
 use self::decisions::Decisions;
 use self::derived::{Served, served};
 use self::keeping::Found;
@@ -146,7 +148,7 @@ async fn drive(
     (report, wishes, asked): (watch::Sender<Arc<StatusReport>>, mpsc::Receiver<Asked>, mpsc::Receiver<Ask>),
 ) -> Result<(), RunError> {
     let (Setup { config, policy, persona }, clock) = (setup, Clock::start());
-    let Found { store, learned, tried, decisions, leases, words, outbox, tallies } =
+    let Found { store, learned, continuing, tried, decisions, leases, words, outbox, tallies } =
         keeping::open(config.store.as_deref()).await;
     let suggestions = store.as_ref().map(Store::suggestions);
     let outcomes = Outcomes::start(suggestions, report.subscribe(), config.tell.experiments.within, outcomes::here());
@@ -196,6 +198,7 @@ async fn drive(
     let parts = Parts {
         controller: controller(&config, clock, &policy, adopt),
         clock,
+        continuing: Continuing::new(gateway.clone(), continuing, store.as_ref().map(Store::continuing)),
         gateway,
         driver,
         telling: Telling::new(teller, config.tell.privacy, holders),
@@ -215,8 +218,7 @@ async fn drive(
     let conductor = Conductor::new(parts, written);
     let conductor = beside(&mut serving, conductor.run((told, gateway_told), &mut signals)).await?;
     conductor.end(gateway_ending, serving, &mut signals).await;
-    watching.abort();
-    woken.abort();
+    [watching, woken].iter().for_each(JoinHandle::abort);
     Ok(())
 }
 
@@ -351,7 +353,7 @@ fn say_what_is_done(config: &Config, driver: &Driver, policy: &Policy, adopt: Ad
     }
     if policy.hand_over && driver.kind() == ServerKind::Ollama {
         tracing::info!(
-            message = "On Ollama a running stream is handed over only to a model that was seen to go on with one, which is tried when it first serves. What has not begun is asked again."
+            message = "On Ollama a running stream is handed over only to a model that was seen to go on with one, which is tried when it first serves and then kept. What has not begun is asked again."
         );
     }
     tracing::info!(message = host::view::view(Path::new("/")).sentence());

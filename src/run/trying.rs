@@ -1,7 +1,8 @@
 //! Trying: a model that has come up on Ollama -> whether it goes on with a reply that another model has begun.
 //!
-//! Ollama does not show how a model reads a chat, so each is tried as soon as it serves. That is counted as a reply of
-//! its own: a request that came after the unload would load the model again.
+//! Ollama does not show how a model reads a chat, so each is tried as soon as it serves, unless an earlier run has seen it go
+//! on (`run::continuing`). That is counted as a reply of its own: a request that came after the unload would load the model
+//! again.
 
 use std::sync::Arc;
 
@@ -19,23 +20,25 @@ pub fn try_out(parts: &Parts, policy: &Policy, rung: &Arc<Rung>) -> Option<JoinH
     if is_no_use || parts.config.observe || gateway.is_known_to_continue(&rung.model) {
         return None;
     }
+    let continuing = parts.continuing.clone();
+    let key = continuing.key(&rung);
     Some(tokio::spawn(async move {
-        let continues = match gateway.beside_replies(&rung, driver.continues_reply(&rung)).await {
-            Some(Ok(seen)) => seen.unwrap_or(false),
+        let seen = match gateway.beside_replies(&rung, driver.continues_reply(&rung)).await {
+            Some(Ok(seen)) => seen,
             Some(Err(error)) => {
                 tracing::warn!(message = "It could not be seen whether a model goes on with a reply.", rung = %rung.name, %error);
-                false
+                None
             }
             None => return,
         };
-        let message = match continues {
+        let message = match seen.unwrap_or(false) {
             true => "The model goes on with a reply that another one has begun: streams can be handed over to it.",
             false => {
                 "The model does not go on with a reply that another one has begun: streams are not handed over to it."
             }
         };
         tracing::info!(message, rung = %rung.name);
-        gateway.continues(&rung.model, continues);
+        continuing.saw(&rung, key, seen);
     }))
 }
 

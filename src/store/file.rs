@@ -127,6 +127,28 @@ impl File {
         transaction.commit()
     }
 
+    /// Keeps this alone: what `calibrate` has measured beside it stays.
+    pub(super) fn write_continues(&mut self, key: &FootprintKey, continues: bool) -> rusqlite::Result<()> {
+        let transaction = self.database.transaction()?;
+        let key = write_model(&transaction, key)?;
+        let add = "INSERT INTO speeds (key, continues_reply) VALUES (?1, ?2) \
+                   ON CONFLICT (key) DO UPDATE SET continues_reply = excluded.continues_reply";
+        transaction.prepare(add)?.execute(params![key, continues])?;
+        transaction.commit()
+    }
+
+    /// Whether models go on with a reply. A row that this version cannot read is left out.
+    pub(super) fn continuing(&self) -> Result<Vec<(FootprintKey, bool)>, StoreError> {
+        let read = || -> rusqlite::Result<Vec<(FootprintKey, bool)>> {
+            let query = "SELECT key, continues_reply FROM speeds WHERE continues_reply IS NOT NULL ORDER BY key";
+            let mut query = self.database.prepare(query)?;
+            let rows = query.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get(1)?)))?;
+            let rows = rows.collect::<rusqlite::Result<Vec<_>>>()?;
+            Ok(rows.into_iter().filter_map(|(key, continues)| Some((key.parse().ok()?, continues))).collect())
+        };
+        read().map_err(|error| StoreError::Broken { path: self.path(), why: error.to_string() })
+    }
+
     /// The last decisions, oldest first.
     pub(super) fn decisions(&self) -> Result<Vec<Kept>, StoreError> {
         let read = || -> rusqlite::Result<Vec<Kept>> {

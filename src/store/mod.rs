@@ -33,6 +33,7 @@ use self::queue::Queue;
 use self::speed::Measured;
 use self::tried::Tried;
 use self::words::WordRow;
+use crate::footprint::key::FootprintKey;
 use crate::footprint::sightings::Learned;
 use crate::letter::{Change, Left};
 use tokio::sync::oneshot;
@@ -47,6 +48,8 @@ pub const BUSY_MAX: Duration = Duration::from_secs(5);
 enum Value {
     Learned(Learned),
     Measured(Measured),
+    /// Whether a model goes on with a reply, and nothing else of how quick it is.
+    Continues(FootprintKey, bool),
     Tried(Tried),
     Lease(LeaseRow),
     /// A lease that is over, by its number.
@@ -75,6 +78,8 @@ pub struct Store {
 pub struct Opened {
     pub store: Store,
     pub learned: Vec<Learned>,
+    /// Whether models were seen to go on with a reply that another one has begun.
+    pub continuing: Vec<(FootprintKey, bool)>,
     /// What the stable times that were tried have been worth.
     pub tried: Vec<Tried>,
     /// Also such as are over by now.
@@ -103,13 +108,14 @@ impl Store {
         };
         let (learned, tried, leases, words) = (file.learned()?, file.tried()?, file.leases()?, file.words()?);
         let (outbox, suggestions, decisions) = (file.messages()?, file.suggestions()?, file.decisions()?);
+        let continuing = file.continuing()?;
         let (queue, failed) = (Arc::new(Queue::new(WAITING_MAX)), Arc::new(AtomicU64::new(0)));
         let (taken, counted) = (Arc::clone(&queue), Arc::clone(&failed));
         let thread =
             std::thread::Builder::new().name("store".to_owned()).spawn(move || write_all(file, &taken, &counted));
         let thread = thread.map_err(|source| StoreError::Thread { source })?;
         let store = Store { queue, failed, thread: Some(thread) };
-        Ok(Opened { store, learned, tried, leases, words, outbox, suggestions, decisions, set_aside })
+        Ok(Opened { store, learned, continuing, tried, leases, words, outbox, suggestions, decisions, set_aside })
     }
 
     /// Keeps what was learned of a model, in place of what was kept under its key. It never waits.
@@ -151,6 +157,11 @@ impl Store {
         Messages { queue: Arc::clone(&self.queue) }
     }
 
+    /// For whoever sees whether models go on with a reply, as long as the store is open.
+    pub fn continuing(&self) -> Continuing {
+        Continuing { queue: Arc::clone(&self.queue) }
+    }
+
     /// For whoever notes what was asked of people, as long as the store is open.
     pub fn suggestions(&self) -> Suggestions {
         Suggestions { queue: Arc::clone(&self.queue) }
@@ -175,6 +186,19 @@ impl Messages {
         // What is not taken is let go, and with it the one that would have told.
         drop(self.queue.put_safe(Value::Messages(change, done)));
         told
+    }
+}
+
+/// Keeps whether models go on with a reply. It never waits.
+#[derive(Clone, Debug)]
+pub struct Continuing {
+    queue: Arc<Queue<Value>>,
+}
+
+impl Continuing {
+    /// What was measured of the model stays as it was.
+    pub fn keep(&self, key: FootprintKey, continues: bool) {
+        self.queue.put(Value::Continues(key, continues));
     }
 }
 
@@ -218,6 +242,7 @@ fn write_all(mut file: File, queue: &Queue<Value>, failed: &AtomicU64) {
         let written = match value {
             Value::Learned(learned) => file.write_learned(&learned),
             Value::Measured(measured) => file.write_measured(&measured),
+            Value::Continues(key, continues) => file.write_continues(&key, continues),
             Value::Decided(decision) => file.write_decision(&decision),
             Value::Tried(tried) => file.write_tried(&tried),
             Value::Lease(lease) => file.write_lease(&lease),

@@ -123,6 +123,28 @@ fn it_can_be_asked_by_hand_in_words_and_units() {
 }
 
 #[test]
+fn whether_a_model_goes_on_with_a_reply_is_there_in_the_next_run_and_keeps_what_was_measured() {
+    let (_folder, path) = folder();
+    let first = opened(&path);
+    assert_eq!(first.continuing, []);
+    let speed = Speed { load_ms: Some(Span::ms(1200)), first_token_ms: Some(Span::ms(7)), ..Speed::default() };
+    first.store.remember_speed(Measured { key: key("a"), speed });
+    for (model, continues) in [("a", false), ("a", true), ("b", false)] {
+        first.store.continuing().keep(key(model), continues);
+    }
+    drop(first.store);
+    assert_eq!(count(&path, "SELECT load_ms + first_token_ms FROM speeds WHERE continues_reply"), 1207);
+    let second = opened(&path);
+    assert_eq!(second.continuing, [(key("a"), true), (key("b"), false)]);
+    // Whoever measures everything has the last word on all of it, and on what it could not tell.
+    let speed = Speed { load_ms: Some(Span::ms(30)), ..Speed::default() };
+    second.store.remember_speed(Measured { key: key("a"), speed });
+    drop(second.store);
+    assert_eq!(count(&path, "SELECT count(*) FROM speeds WHERE load_ms = 30 AND first_token_ms IS NULL"), 1);
+    assert_eq!(opened(&path).continuing, [(key("b"), false)]);
+}
+
+#[test]
 fn a_file_of_a_newer_version_is_left_as_it_is() {
     let (_folder, path) = folder();
     drop(opened(&path));

@@ -9,6 +9,8 @@ use std::time::Duration;
 pub(crate) struct Model {
     /// Full name with its tag.
     pub(crate) name: String,
+    /// Another one of these is another model of the same name, as after a pull.
+    pub(crate) edition: &'static str,
     /// Bytes on disk, as `/api/tags` tells them.
     pub(crate) size: u64,
     pub(crate) layers: u64,
@@ -37,6 +39,7 @@ impl Model {
     pub(crate) fn new(name: &str) -> Self {
         Self {
             name: tagged(name),
+            edition: "",
             size: 0,
             layers: 12,
             embedding: 1024,
@@ -53,7 +56,9 @@ impl Model {
     }
 
     pub(crate) fn digest(&self) -> String {
-        (0..4u8).map(|part| format!("{:016x}", hash(&[&self.name, &part.to_string()]))).collect()
+        (0..4u8)
+            .map(|part| format!("{:016x}", hash(&[&(self.name.clone() + self.edition), &part.to_string()])))
+            .collect()
     }
 
     pub(crate) fn bytes(&self) -> u64 {

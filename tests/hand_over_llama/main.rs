@@ -8,6 +8,7 @@
 #[path = "../support/llama.rs"]
 mod llama;
 mod chain;
+mod killed;
 mod parts;
 mod reply;
 mod rig;

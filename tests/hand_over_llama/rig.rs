@@ -34,7 +34,7 @@ pub struct Rig {
     events: UnboundedReceiver<Event>,
     pub client: reqwest::Client,
     _server: Llama,
-    _models: TempDir,
+    models: TempDir,
 }
 
 pub fn rung(name: &str) -> Arc<Rung> {
@@ -85,7 +85,12 @@ impl Rig {
         let address = listener.local_addr().unwrap();
         tokio::spawn(gateway.clone().serve(listener, std::future::pending(), Span::seconds(1)));
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        Rig { url, driver, gateway, address, events, client, _server: server, _models: models }
+        Rig { url, driver, gateway, address, events, client, _server: server, models }
+    }
+
+    /// The folder of the models.
+    pub fn models(&self) -> String {
+        self.models.path().display().to_string()
     }
 
     pub async fn load(&self, name: &str) {

@@ -36,6 +36,8 @@ pub(crate) struct Plan {
     /// Rungs with a context get models of their own.
     pub(crate) derive_models: bool,
     pub(crate) gateway_off: bool,
+    /// How long a request may wait.
+    pub(crate) hold_age: Option<&'static str>,
 }
 
 /// A policy over these models, best first, that climbs soon.
@@ -77,7 +79,8 @@ impl Sidecar {
         let folder = tempfile::tempdir().unwrap();
         let (gateway, admin) = (format!("127.0.0.1:{}", free_port()), format!("127.0.0.1:{}", free_port()));
         let kind = plan.kind.map(|kind| format!(", kind: {kind}")).unwrap_or_default();
-        let asked = if plan.gateway_off { "off".to_owned() } else { format!("{{ listen: \"{gateway}\" }}") };
+        let hold = plan.hold_age.map(|age| format!(", hold: {{ age: {age} }}")).unwrap_or_default();
+        let asked = if plan.gateway_off { "off".to_owned() } else { format!("{{ listen: \"{gateway}\"{hold} }}") };
         let mut config = format!(
             "server: {{ url: \"{}\"{kind} }}\ngateway: {asked}\nadmin: {{ listen: \"{admin}\" }}\n\
              stop_grace: {}\n",

@@ -130,7 +130,7 @@ impl Journal {
         }
         if !self.bound {
             if self.raw.capacity() - self.raw.len() < whole.len() {
-                self.raw.reserve_exact(whole.len().max(ROOM));
+                self.raw.reserve_exact(whole.len().max(ROOM).max(self.raw.len()));
             }
             self.raw.extend_from_slice(&whole);
             if self.raw.len() > RAW_MAX {

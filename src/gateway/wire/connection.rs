@@ -1,4 +1,4 @@
-//! Connection: one socket to the server -> what comes on it, in buffers that exist only while there is something in them.
+//! Connection: one socket to the server -> what comes on it, in a buffer that is used again when nobody has any of it left.
 
 use std::io;
 use std::pin::Pin;
@@ -12,10 +12,13 @@ use tokio_util::io::poll_read_buf;
 /// How much is read at once: as little as most answers have, and more while all of it is filled.
 const ROOM_MIN: usize = 4 << 10;
 const ROOM_MAX: usize = 64 << 10;
+/// A larger buffer is not kept by a connection that waits: there may be a thousand of them.
+const KEPT_MAX: usize = 8 << 10;
 
 pub struct Connection {
     stream: TcpStream,
     room: usize,
+    buffer: BytesMut,
 }
 
 /// A request on its way out.
@@ -26,20 +29,25 @@ pub struct Sending {
 
 impl Connection {
     pub fn new(stream: TcpStream) -> Self {
-        Connection { stream, room: ROOM_MIN }
+        Connection { stream, room: ROOM_MIN, buffer: BytesMut::new() }
     }
 
     /// What is there now, and nothing at the end of it.
     pub fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<BytesMut>> {
-        // Only then is a buffer made.
+        // Only then is room made.
         ready!(self.stream.poll_read_ready(cx))?;
-        let mut bytes = BytesMut::with_capacity(self.room);
-        let read = ready!(poll_read_buf(Pin::new(&mut self.stream), cx, &mut bytes))?;
-        if read == self.room {
+        self.buffer.reserve(self.room);
+        let room = self.buffer.capacity();
+        let read = ready!(poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.buffer))?;
+        if read == room {
             self.room = (2 * self.room).min(ROOM_MAX);
         } else if read < self.room / 4 {
             // Whoever keeps a little of it keeps all of it.
             self.room = (self.room / 2).max(ROOM_MIN);
+        }
+        let bytes = self.buffer.split();
+        if room > KEPT_MAX {
+            self.buffer = BytesMut::new();
         }
         Poll::Ready(Ok(bytes))
     }

@@ -2,7 +2,7 @@
 //!
 //! A small HTTP/1.1 client, and not hyper's: there a task beside the reader hands over one chunk each time that it runs, and
 //! with a token a chunk that was most of what a stream cost. Here whoever reads a reply reads the socket. What one read
-//! brought goes on as one piece, nothing runs beside it, and a reply that waits holds no buffer.
+//! brought goes on as one piece, nothing runs beside it, and a reply that waits holds a small buffer at most.
 
 mod body;
 mod connection;

@@ -160,22 +160,13 @@ impl Rig {
         asked
     }
 
-    /// A reply of which the server died is not to be taken for a whole one, and nothing is left of it.
-    fn broke_off(&self, asked: JoinHandle<Reply>) {
-        let Reply { text, ended } = asked.join().unwrap();
-        assert!(!text.contains("[DONE]") && !text.contains("\"finish_reason\":\"length\""), "it seems whole: {text}");
-        assert!(!ended || text.contains("\"error\""), "it seems to have ended by itself: {text}");
-        self.until("nothing is in flight", |status| status["in_flight"] == 0);
-    }
-
-    /// One whole reply, begun by one model and ended by the other.
-    fn was_handed_over(&self, asked: JoinHandle<Reply>) {
+    /// One whole reply, given by these models in turn.
+    fn is_whole(asked: JoinHandle<Reply>, models: &[&str]) {
         let Reply { text, ended } = asked.join().unwrap();
         let records = text.split("\n\n").filter_map(|record| record.strip_prefix("data: "));
         let records: Vec<Value> = records.filter_map(|record| serde_json::from_str(record).ok()).collect();
-        let models: Vec<_> = records.chunk_by(|one, other| one["model"] == other["model"]).collect();
-        let [first, second] = &models[..] else { panic!("two models said it: {}", models.len()) };
-        assert_eq!((&first[0]["model"], &second[0]["model"]), (&json!("a"), &json!("b")));
+        let parts = records.chunk_by(|one, other| one["model"] == other["model"]);
+        assert_eq!(parts.map(|part| &part[0]["model"]).collect::<Vec<_>>(), models, "{text}");
         assert!(records.iter().all(|record| record["id"] == records[0]["id"]), "it is one reply");
         let finishes = |record: &&Value| !record["choices"][0]["finish_reason"].is_null();
         assert_eq!(records.iter().filter(finishes).count(), 1);
@@ -235,14 +226,16 @@ fn room_is_made_words_are_kept_and_everything_is_freed() {
 
 #[test]
 #[ignore = "needs the real llama-server: tests/run"]
-fn a_model_that_is_killed_under_its_reply_takes_that_along_and_is_loaded_again() {
+fn a_model_that_is_killed_under_its_reply_is_loaded_again_and_goes_on_with_it() {
     let rig = Rig::start();
     rig.until_serves("large");
     let asked = rig.ask(LONG);
     let killed = rig.children();
     let [pid] = &killed[..] else { panic!("one model is loaded: {killed:?}") };
     assert!(Command::new("kill").args(["-9", pid]).status().unwrap().success());
-    rig.broke_off(asked);
+    Rig::is_whole(asked, &["a"]);
+    let status = rig.until("nothing is in flight", |status| status["in_flight"] == 0);
+    assert_eq!((&status["counters"]["mended"], &status["counters"]["truncated"]), (&json!(1), &json!(0)));
     rig.answers();
     rig.until_serves("large");
     assert_ne!(rig.children(), killed);
@@ -250,14 +243,14 @@ fn a_model_that_is_killed_under_its_reply_takes_that_along_and_is_loaded_again()
 
 #[test]
 #[ignore = "needs the real llama-server: tests/run"]
-fn a_server_that_is_killed_under_its_reply_is_waited_for_and_taken_over() {
+fn a_server_that_is_killed_under_its_reply_is_waited_for_taken_over_and_goes_on_with_it() {
     let mut rig = Rig::start();
     rig.until_serves("large");
     let asked = rig.ask(LONG);
     rig.server.stop();
-    rig.broke_off(asked);
     rig.until("the server is down", |status| status["rung"].is_null());
     rig.server.process = llama::command(rig.server.port).args(arguments(&rig.folder, 2)).spawn().unwrap();
+    Rig::is_whole(asked, &["a"]);
     rig.until_serves("large");
     rig.answers();
 }
@@ -307,7 +300,7 @@ fn a_reply_that_outlasts_its_deadline_is_gone_on_with_by_the_smaller_model() {
         rig.until_serves("large");
         let asked = rig.ask(LONG);
         assert_eq!(rig.done(&["pin", "small"]).code(), Some(0));
-        rig.was_handed_over(asked);
+        Rig::is_whole(asked, &["a", "b"]);
         rig.until_serves("small");
         let status = rig.until("nothing is in flight", |status| status["in_flight"] == 0);
         assert_eq!(rig.children().len(), 1);

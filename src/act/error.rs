@@ -4,7 +4,8 @@ use std::time::Duration;
 
 /// llama-server's words where it does not have the model that it is asked for: it may not load it by itself, its process is
 /// gone or does not listen yet, it is being loaded.
-const NOT_HELD: [&str; 3] = ["model is not loaded", "Could not establish connection", "Loading model"];
+const NOT_HELD: [&str; 4] =
+    ["model is not loaded", "is not running", "Could not establish connection", "Loading model"];
 const BROKEN_OFF: &str = "Failed to read connection";
 
 /// A call that failed. Each variant carries what was seen: where, how far it got, and what came back.

@@ -316,13 +316,20 @@ async fn judge(
         {
             return Err(failure);
         }
-        if is_llama && answer.error().is_some_and(|error| NOT_HELD.iter().any(|words| error.starts_with(words))) {
+        let model = answer.admission.as_ref().map(|admission| admission.rung().model.as_str());
+        if is_llama && answer.error().is_some_and(|error| says_not_held(&error, model.unwrap_or_default())) {
             return Ok(Tried::NotHeld);
         }
         return Ok(answered(answer));
     }
     let kept = Kept::of(shared, ask, status, &head.headers);
     Ok(answered(Answer { head, body: AnswerBody::Stream(body), admission: Some(admission), kept }))
+}
+
+/// Whether llama-server says that it does not have this model now.
+fn says_not_held(error: &str, model: &str) -> bool {
+    let is_not_running = error.strip_prefix("model name=").and_then(|rest| rest.strip_prefix(model));
+    is_not_running == Some(" is not running") || NOT_HELD.iter().any(|words| error.starts_with(words))
 }
 
 /// An answer of the server's, which may be worth another try.

@@ -274,7 +274,7 @@ async fn those_that_wait_for_a_model_that_was_let_go_are_held_within_the_same_bo
     assert_eq!(rig.post("/completion", "{}").await.status(), 200, "whom something serves need not wait");
 }
 
-/// Whoever asks llama-server for another model than ours takes its place, and then it says so in four ways.
+/// Whoever asks llama-server for another model than ours takes its place, and then it says so in five ways.
 #[tokio::test]
 async fn a_model_that_llama_server_has_thrown_out_is_waited_for_whatever_it_says() {
     let rig = Rig::new(ServerKind::LlamaServer).await;
@@ -283,6 +283,7 @@ async fn a_model_that_llama_server_has_thrown_out_is_waited_for_whatever_it_says
     rig.act(Act::Status(500, "text/plain", "proxy error: Could not establish connection"));
     rig.act(Act::Status(503, json, r#"{"error":{"message":"Loading model","type":"unavailable_error","code":503}}"#));
     rig.act(Act::Status(400, json, r#"{"error":{"code":400,"message":"model is not loaded"}}"#));
+    rig.act(Act::Status(400, json, r#"{"error":{"code":400,"message":"model name=model-small is not running"}}"#));
     rig.act(Act::Status(500, "text/plain", "proxy error: Could not establish connection"));
     rig.act(Act::Status(500, "text/plain", "proxy error: Failed to read connection"));
     rig.act(Act::Status(500, "text/plain", "proxy error: Could not establish connection"));

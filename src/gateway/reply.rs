@@ -23,7 +23,7 @@ use super::hand_over::stalled::Stalled;
 use super::instance::{Admission, locked};
 use super::late::{COMMENT, SILENT_FOR};
 use super::record::Record;
-use super::running::{Live, Running, Stage, State};
+use super::running::{BrokenOff, Live, Running, Stage, State};
 use super::speed::Tail;
 use super::wire::WireError;
 use super::wire::incoming::Incoming;
@@ -163,22 +163,6 @@ impl ReplyBody {
 
     /// The next piece of the server's, `None` at its end. What the server breaks off is gone on with, if it can be.
     fn poll_upstream(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
-        let broken = match ready!(self.poll_live(cx)) {
-            Some(Err(broken @ (Broken::Upstream(_) | Broken::WithinEvent))) => broken,
-            other => return Poll::Ready(other),
-        };
-        if self.is_mended(&broken) {
-            return Poll::Ready(Some(Ok(Bytes::new())));
-        }
-        let mut state = locked(&self.running.state);
-        let rest = state.kept.as_mut().map(Kept::finish).unwrap_or_default();
-        state.over();
-        // What came before an end in order is not lost.
-        let ended_in_order = matches!(broken, Broken::WithinEvent);
-        Poll::Ready(Some(if ended_in_order { Ok(rest) } else { Err(broken) }))
-    }
-
-    fn poll_live(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
         let mut guard = locked(&self.running.state);
         let state = &mut *guard;
         let live = match (state.stage, &mut state.live) {
@@ -208,9 +192,16 @@ impl ReplyBody {
                 }
                 Poll::Ready(Some(Ok(state.pass(data))))
             }
-            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(Broken::Upstream(error)))),
+            // Under the same lock: whoever pauses or cuts it comes before, or finds it stalled.
+            Poll::Ready(Some(Err(error))) => {
+                let how = state.breaks_off(self.shared.stalled.take(1));
+                drop(guard);
+                Poll::Ready(Some(self.break_off(how, Broken::Upstream(error))))
+            }
             Poll::Ready(None) if state.kept.as_ref().is_some_and(Kept::is_within) => {
-                Poll::Ready(Some(Err(Broken::WithinEvent)))
+                let how = state.breaks_off(self.shared.stalled.take(1));
+                drop(guard);
+                Poll::Ready(Some(self.break_off(how, Broken::WithinEvent)))
             }
             Poll::Ready(None) => {
                 tell_speed(&self.running.record, live, &self.tail);
@@ -238,15 +229,19 @@ impl ReplyBody {
         }
     }
 
-    /// Whether another answer may go on with what the server has broken off; if so, that is seen to.
-    fn is_mended(&self, broken: &Broken) -> bool {
-        let broken_off = locked(&self.running.state).breaks_off(self.shared.stalled.take(1));
-        let Some((proposal, live)) = broken_off else { return false };
+    /// What becomes of what the server has broken off: another answer goes on, or this was the last of it.
+    fn break_off(&self, how: BrokenOff, broken: Broken) -> Result<Bytes, Broken> {
+        let (proposal, live) = match how {
+            BrokenOff::Stalls(stalls) => *stalls,
+            // What came before an end in order is not lost.
+            BrokenOff::Ends(rest) if matches!(broken, Broken::WithinEvent) => return Ok(rest),
+            BrokenOff::Ends(_) => return Err(broken),
+        };
         tracing::warn!(message = "The server broke off a reply: it is gone on with as soon as a model serves.", why = %broken);
         self.running.record.tell(Event::UpstreamFailed { why: broken.to_string() });
         drop(live);
         tokio::spawn(mend(self.shared.clone(), Stalled { running: self.running.clone(), proposal }));
-        true
+        Ok(Bytes::new())
     }
 
     /// Tells the client of a reply that stalls, now and then, that it is not forgotten.

@@ -48,6 +48,14 @@ pub struct State {
     breaks: u8,
 }
 
+/// What becomes of a reply that its server broke off.
+pub enum BrokenOff {
+    /// It can be gone on with in this way. What is let go is to be let go outside the lock.
+    Stalls(Box<(Proposal, Option<Live>)>),
+    /// This is the rest of what came.
+    Ends(Bytes),
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     Reading,
@@ -168,16 +176,21 @@ impl State {
         State { live, stage, kept, reader: None, stalled: None, joined: false, broken: false, breaks: 0 }
     }
 
-    /// Its server has broken it off. Where another answer could go on with it, it stalls until one does, and whoever sees to
-    /// that is to have how. What is let go is to be let go outside the lock.
-    pub fn breaks_off(&mut self, counted: Option<Share>) -> Option<(Proposal, Option<Live>)> {
-        if self.breaks >= BREAKS_MAX {
-            return None;
+    /// Its server has broken it off. Where another answer could go on with it, it stalls until one does.
+    pub fn breaks_off(&mut self, counted: Option<Share>) -> BrokenOff {
+        let kept = self.kept.as_mut();
+        match kept.filter(|_| self.breaks < BREAKS_MAX).and_then(Kept::proposal) {
+            Some(proposal) => {
+                self.breaks += 1;
+                (self.stage, self.stalled, self.broken) = (Stage::Stalled, counted, true);
+                BrokenOff::Stalls(Box::new((proposal, self.live.take())))
+            }
+            None => {
+                let rest = self.kept.as_mut().map(Kept::finish).unwrap_or_default();
+                self.over();
+                BrokenOff::Ends(rest)
+            }
         }
-        let proposal = self.kept.as_mut()?.proposal()?;
-        self.breaks += 1;
-        (self.stage, self.stalled, self.broken) = (Stage::Stalled, counted, true);
-        Some((proposal, self.live.take()))
     }
 
     /// What of the server's bytes goes to the client.

@@ -11,7 +11,8 @@ use super::sidecar::{Plan, Sidecar, is_server_down, until};
 async fn a_reply_that_the_server_broke_off_is_never_made_to_look_whole() {
     let slow = setup::Model { size: 40 << 20, tokens_per_second: 20.0, ..setup::Model::new("large") };
     let mut server = FakeOllama::start(setup::Config::new(vec![slow])).await;
-    let mut sidecar = Sidecar::start(&Plan::ollama(server.url(""), &["large"]));
+    let plan = Plan { hold_age: Some("20s"), ..Plan::ollama(server.url(""), &["large"]) };
+    let mut sidecar = Sidecar::start(&plan);
     sidecar.until_serves("large").await;
     let mut replies = [ask(&sidecar.gateway, Route::Native, 400), ask(&sidecar.gateway, Route::OpenAi, 400)];
     for reply in &mut replies {
@@ -36,6 +37,29 @@ async fn a_reply_that_the_server_broke_off_is_never_made_to_look_whole() {
     meanwhile.reply().await.assert_whole(3);
     asked(&sidecar.gateway, Route::OpenAi, 3).await.assert_whole(3);
     assert_eq!(server.loads().len(), 2, "one before and one after");
+    sidecar.stop().await;
+}
+
+#[tokio::test]
+async fn a_reply_outlives_its_server_where_the_model_goes_on_with_one() {
+    let model = |name| {
+        let tokens_per_second = 50.0;
+        setup::Model { size: 40 << 20, tokens_per_second, continues_assistant: true, ..setup::Model::new(name) }
+    };
+    let mut server = FakeOllama::start(setup::Config::new(vec![model("large"), model("small")])).await;
+    let mut sidecar = Sidecar::start(&Plan::ollama(server.url(""), &["large", "small"]));
+    sidecar.until_serves("large").await;
+    let is_tried =
+        until(Duration::from_secs(15), async || sidecar.log().contains("The model goes on with a reply")).await;
+    assert!(is_tried, "{}", sidecar.log());
+    let mut reply = ask(&sidecar.gateway, Route::Native, 200);
+    reply.has_begun().await;
+    server.kill().await;
+    sidecar.until_server_down().await;
+    server.restart().await;
+    reply.reply().await.assert_whole(200);
+    let status = sidecar.until_serves("large").await;
+    assert_eq!((&status["counters"]["mended"], &status["counters"]["truncated"]), (&1.into(), &0.into()));
     sidecar.stop().await;
 }
 

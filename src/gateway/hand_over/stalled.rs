@@ -91,12 +91,15 @@ async fn go_on_at(
             return next.running.join(live, next.proposal.prompt);
         }
         refused += u32::from(is_held(shared, admission.rung(), &next.proposal).await);
+        if refused == REFUSALS_MAX {
+            break;
+        }
         sleep(REPEAT_AFTER).await;
         if !admission.is_open() {
             // It is not to be waited for by one that waits for it.
             drop(admission);
             let Some(again) = enter(shared, until).await else { break };
-            admission = again;
+            (admission, refused) = (again, 0);
         }
     }
     next.running.lose();
@@ -112,12 +115,12 @@ async fn enter(shared: &Shared, until: Instant) -> Option<Admission> {
     }
 }
 
-/// Whether the server has the model, as far as it says. Ollama loads whatever it is asked for.
+/// Whether the server has the model, as far as it says. Ollama loads whatever it is asked for, if it is there.
 pub async fn is_held(shared: &Shared, rung: &Rung, proposal: &Proposal) -> bool {
-    if shared.server == ServerKind::Ollama {
-        return true;
-    }
-    let target = props_of(rung);
+    let target = match shared.server {
+        ServerKind::Ollama => "/api/ps".to_owned(),
+        ServerKind::LlamaServer => props_of(rung),
+    };
     let answer = shared.upstream.ask(Method::GET, &target, proposal.ask.headers.clone(), Bytes::new());
     match timeout(ANSWER_MAX, answer).await {
         Ok(Ok(answer)) => !MAY_SAY_NOT_HELD.contains(&answer.status()),

@@ -13,7 +13,6 @@ pub const USAGE: &str = "usage: torture [--cycles N] [--switches N] [--long] [--
 COMMAND has the gateway switch to the rung in $RUNG, and ends when it has. The clients ask the gateway's OpenAI routes.";
 const CYCLES: u64 = 3;
 const CYCLES_LONG: u64 = 20;
-const CYCLES_OF_CARD: u64 = 6;
 const SWITCHES: u64 = 60;
 const SWITCHES_LONG: u64 = 1000;
 const PAIRS: u64 = 25;
@@ -75,14 +74,14 @@ pub fn parse(arguments: &[String]) -> Result<Wanted, String> {
         _ => {}
     }
     let mut options = Options { cycles: CYCLES, switches: SWITCHES, expect_losses: false, log: None };
-    let (mut compares, mut of_card, mut are_cycles_given) = (false, false, false);
+    let (mut compares, mut of_card) = (false, false);
     let (mut gateway, mut command, mut rungs) = (None, None, Vec::new());
     let (mut alias, mut header) = ("auto".to_owned(), None);
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
         let mut value = || rest.next().cloned().ok_or(format!("it needs a value: {argument}"));
         match argument.as_str() {
-            "--cycles" => (options.cycles, are_cycles_given) = (number(&value()?)?, true),
+            "--cycles" => options.cycles = number(&value()?)?,
             "--card" => of_card = true,
             "--switches" => options.switches = number(&value()?)?,
             "--long" => (options.cycles, options.switches) = (CYCLES_LONG, SWITCHES_LONG),
@@ -99,10 +98,7 @@ pub fn parse(arguments: &[String]) -> Result<Wanted, String> {
     }
     let Options { switches, log, .. } = options;
     match (gateway, command) {
-        _ if of_card => {
-            let cycles = if are_cycles_given { options.cycles } else { CYCLES_OF_CARD };
-            Ok(Wanted::Card(Options { cycles, switches: 0, log, ..options }))
-        }
+        _ if of_card => Ok(Wanted::Card(Options { switches: 0, log, ..options })),
         _ if compares => Ok(Wanted::Compare { switches, log }),
         (None, None) => Ok(Wanted::Test(Options { log, ..options })),
         (Some(url), Some(command)) if rungs.len() > 1 => {

@@ -1,6 +1,7 @@
 //! Admit: a request that may come in -> the right to use the rung that serves, as soon as one does.
 //!
-//! One step both counts the request and chooses its rung. What finds no gate open is held, within bounds.
+//! One step both counts the request and chooses its rung. What finds no gate open is held, within bounds, and let in in the
+//! order in which it came.
 
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -37,37 +38,42 @@ impl Shared {
         if *sleeping.borrow_and_update() {
             return Err(asleep());
         }
-        let (_place, _stalled) = match comes {
-            Comes::New => (Some(self.wait(ask)?), None),
+        let (_place, _stalled, mut is_first) = match comes {
+            Comes::New => (Some(self.wait(ask)?), None, false),
             // It was in already.
-            Comes::Again => (None, self.stalled.take(1)),
+            Comes::Again => (None, self.stalled.take(1), true),
         };
         self.record.held.add();
         let held_at = Instant::now();
         let (too_long, long) = (tokio::time::sleep(self.hold_age_max), tokio::time::sleep(SILENT_FOR));
-        tokio::pin!(too_long, long);
+        let (turn, mut _turn) = (self.hold.turn(), None);
+        tokio::pin!(too_long, long, turn);
         loop {
             tokio::select! {
                 biased;
-                changed = current.changed() => {
-                    changed.expect("the sender is in `self`");
-                    if let Some(admission) = self.enter(&mut current, ask)? {
-                        tracing::debug!(message = "Request released.", held_ms = held_at.elapsed().as_millis() as u64);
-                        return Ok(admission);
-                    }
-                }
+                permit = &mut turn, if !is_first => (is_first, _turn) = (true, Some(permit)),
+                changed = current.changed(), if is_first => changed.expect("the sender is in `self`"),
                 said = spoken.changed() => {
                     said.expect("the sender is in `self`");
                     self.say_that_it_sleeps(ask, &mut spoken)?;
+                    continue;
                 }
                 Ok(()) = sleeping.changed() => {
                     if *sleeping.borrow_and_update() {
                         return Err(asleep());
                     }
+                    continue;
                 }
                 () = self.stopping.cancelled() => return Err(self.refuse("this gateway is stopping")),
                 () = &mut too_long => return Err(self.refuse("this request has waited as long as it may")),
-                () = &mut long, if !long.is_elapsed() => ask.waits.notify_one(),
+                () = &mut long, if !long.is_elapsed() => {
+                    ask.waits.notify_one();
+                    continue;
+                }
+            }
+            if let Some(admission) = self.enter(&mut current, ask)? {
+                tracing::debug!(message = "Request released.", held_ms = held_at.elapsed().as_millis() as u64);
+                return Ok(admission);
             }
         }
     }
@@ -113,5 +119,40 @@ impl Shared {
             }
             None => Ok(None),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+    use tokio::task::yield_now;
+
+    use super::*;
+    use crate::gateway::tests::{asked, gateway, rung};
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_came_first_is_let_in_first() {
+        let gateway = gateway();
+        gateway.shared.preflight.assessed();
+        let (told, mut heard) = mpsc::unbounded_channel();
+        let mut waiting = Vec::new();
+        for number in 0..32 {
+            let (shared, told) = (gateway.shared.clone(), told.clone());
+            waiting.push(tokio::spawn(async move {
+                drop(shared.admit(&asked(shared.server, "/api/chat", "{}"), Comes::New).await.unwrap());
+                told.send(number).unwrap();
+            }));
+            while gateway.traffic().held < number + 1 {
+                yield_now().await;
+            }
+        }
+        // One that leaves keeps nobody waiting.
+        waiting[0].abort();
+        waiting[7].abort();
+        gateway.publish(rung());
+        for number in (1..32).filter(|number| *number != 7) {
+            assert_eq!(heard.recv().await, Some(number));
+        }
+        assert_eq!(gateway.traffic().held, 0);
     }
 }

@@ -1,10 +1,12 @@
 //! Hold: requests that wait for a switch to end -> places for them, within bounds.
 //!
 //! A held request has not been answered with a single byte, so that a 503 stays possible. Its place is given back when
-//! it is dropped: with the request served, refused, or left by its client.
+//! it is dropped: with the request served, refused, or left by its client. Whoever came first leaves first.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::config::HoldConfig;
 
@@ -71,6 +73,8 @@ impl Drop for Share {
 pub struct Hold {
     places: Arc<Budget>,
     bytes: Arc<Budget>,
+    /// Who is to leave next has the one permit.
+    line: Semaphore,
 }
 
 /// One request in the waiting room.
@@ -82,7 +86,8 @@ pub struct Place {
 
 impl Hold {
     pub fn new(bounds: HoldConfig) -> Self {
-        Hold { places: Budget::new(u64::from(bounds.count_max)), bytes: Budget::new(bounds.bytes_max.0) }
+        let (places, bytes) = (Budget::new(u64::from(bounds.count_max)), Budget::new(bounds.bytes_max.0));
+        Hold { places, bytes, line: Semaphore::new(1) }
     }
 
     /// A place for a request with a body of this size; none where too many, or too large ones, wait already.
@@ -90,6 +95,11 @@ impl Hold {
         let place = self.places.take(1)?;
         let bytes = self.bytes.take(body as u64)?;
         Some(Place { _place: place, _bytes: bytes })
+    }
+
+    /// Resolves when all who asked for their turn before have left; it lasts until it is dropped.
+    pub async fn turn(&self) -> SemaphorePermit<'_> {
+        self.line.acquire().await.expect("the line is never closed")
     }
 
     pub fn held(&self) -> u32 {

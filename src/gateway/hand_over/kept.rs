@@ -1,7 +1,7 @@
 //! Kept: a reply and the request for it, within what all replies together may take -> what it takes to go on with it.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
@@ -35,10 +35,17 @@ pub struct Kept {
     /// Its part of what all may take; none when there was not enough.
     share: Option<Share>,
     record: Arc<Record>,
-    /// When the first of it was passed on.
-    spoken_since: Option<Instant>,
+    spoken: Spoken,
     /// Tells whoever asks another model to go on when nobody is to be given that any more.
     left: Option<DropGuard>,
+}
+
+/// For how long a reply has been spoken. Times in which nobody goes on with it are none of that.
+#[derive(Default)]
+struct Spoken {
+    since: Option<Instant>,
+    silent_since: Option<Instant>,
+    silent_for: Duration,
 }
 
 /// How a reply can be gone on with.
@@ -79,12 +86,13 @@ impl Kept {
             return None;
         }
         let (journal, record) = (Journal::new(dialect), shared.record.clone());
-        Some(Kept { journal, dialect, ask: ask.clone(), share, record, spoken_since: None, left: None })
+        let (ask, spoken) = (ask.clone(), Spoken::default());
+        Some(Kept { journal, dialect, ask, share, record, spoken, left: None })
     }
 
     /// What of these bytes of the server's goes to the client.
     pub fn pass(&mut self, data: Bytes) -> Out {
-        self.spoken_since.get_or_insert_with(Instant::now);
+        self.spoken.goes_on();
         let out = self.journal.pass(data);
         if !self.has_room() {
             self.record.unkept.add();
@@ -131,14 +139,15 @@ impl Kept {
             Partial::Unsaid | Partial::Thoughts => None,
         };
         let thought = self.journal.has_thoughts();
-        let left = CancellationToken::new();
+        let (left, ask, dialect) = (CancellationToken::new(), self.ask.clone(), self.dialect);
         self.left = Some(left.clone().drop_guard());
-        Some(Proposal { ask: self.ask.clone(), dialect: self.dialect, said, thought, request, prompt: None, left })
+        self.spoken.pauses();
+        Some(Proposal { ask, dialect, said, thought, request, prompt: None, left })
     }
 
     /// From now on the bytes are this model's.
     pub fn join(&mut self, model: &str, prompt: Option<u64>) {
-        let ms = self.spoken_since.map_or(0.0, |since| since.elapsed().as_secs_f64() * 1000.0);
+        let ms = self.spoken.until_it_paused().as_secs_f64() * 1000.0;
         let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let by = By { model: model.to_owned(), at };
         let (repeats, stops) = (self.dialect.repeats(), self.dialect.stops(&self.ask.document));
@@ -146,38 +155,71 @@ impl Kept {
     }
 }
 
+impl Spoken {
+    fn goes_on(&mut self) {
+        self.since.get_or_insert_with(Instant::now);
+        self.silent_since = None;
+    }
+
+    fn pauses(&mut self) {
+        self.silent_since.get_or_insert_with(Instant::now);
+    }
+
+    fn until_it_paused(&mut self) -> Duration {
+        self.silent_for += self.silent_since.take().map_or(Duration::ZERO, |since| since.elapsed());
+        self.since.map_or(Duration::ZERO, |since| since.elapsed().saturating_sub(self.silent_for))
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use http::Method;
-    use serde_json::json;
-    use tokio::sync::{Notify, mpsc};
+    use serde_json::{Value, json};
+    use tokio::sync::mpsc;
 
     use super::*;
     use crate::config::ServerKind;
-    use crate::gateway::body::Keys;
     use crate::gateway::hand_over::dialect::Flat;
     use crate::gateway::hold::Budget;
-    use crate::gateway::routes;
+    use crate::gateway::tests::asked;
 
     const ASKED: &str = r#"{"messages":[{"role":"user","content":"tell"}]}"#;
-    const PATH: &str = "/v1/chat/completions";
 
     fn kept(all: &Arc<Budget>, record: &Arc<Record>) -> Kept {
-        let ask = Ask {
-            route: routes::find(ServerKind::LlamaServer, &Method::POST, PATH).unwrap(),
-            method: Method::POST,
-            path: PATH.to_owned(),
-            query: None,
-            headers: HeaderMap::new(),
-            document: Document::read(Bytes::from_static(ASKED.as_bytes()), Keys::Exact).unwrap(),
-            _share: Budget::new(0).take(0).unwrap(),
-            required: None,
-            waits: Arc::new(Notify::new()),
-        };
+        let ask = asked(ServerKind::LlamaServer, "/v1/chat/completions", ASKED);
         let share = all.take(ASKED.len() as u64);
         let (dialect, record) = (Dialect::Flat(Flat::Chat), record.clone());
         let (journal, ask) = (Journal::new(dialect), Arc::new(ask));
-        Kept { journal, dialect, ask, share, record, spoken_since: None, left: None }
+        Kept { journal, dialect, ask, share, record, spoken: Spoken::default(), left: None }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_that_nobody_went_on_is_no_part_of_what_was_said() {
+        let (all, record) = (Budget::new(20 << 10), Arc::new(Record::new(mpsc::unbounded_channel().0)));
+        let mut reply = kept(&all, &record);
+        let event = |event: Value| Bytes::from(format!("data: {event}\n\n"));
+        let word = |text: &str| event(json!({ "id": "x", "choices": [{ "index": 0, "delta": { "content": text } }] }));
+        let seconds = |seconds: u64| tokio::time::sleep(Duration::from_secs(seconds));
+        drop(reply.pass(word("a")));
+        seconds(1).await;
+        // The same server goes on after all, and then another one, and then a third one.
+        reply.proposal().unwrap();
+        seconds(2).await;
+        drop(reply.pass(word("b")));
+        for _ in 0..2 {
+            reply.proposal().unwrap();
+            seconds(30).await;
+            reply.join("small", None);
+            seconds(4).await;
+            drop(reply.pass(word("c")));
+        }
+        let end = json!({ "index": 0, "delta": {}, "finish_reason": "stop" });
+        let timings = json!({ "predicted_n": 1, "predicted_ms": 5.0 });
+        let Out::More(last) = reply.pass(event(json!({ "id": "y", "choices": [end], "timings": timings }))) else {
+            panic!("it has not come to a stop string");
+        };
+        let last = std::str::from_utf8(&last).unwrap().trim().strip_prefix("data: ").unwrap();
+        let last: Value = serde_json::from_str(last).unwrap();
+        assert_eq!(last["timings"]["predicted_ms"], 7005.0);
     }
 
     #[test]

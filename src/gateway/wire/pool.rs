@@ -130,7 +130,7 @@ async fn look_after(pool: Weak<Pool>, each: Duration) {
 mod tests {
     use http_body_util::BodyExt;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpSocket};
 
     use super::*;
 
@@ -355,6 +355,22 @@ mod tests {
             let pool = Pool::new(Authority::from_static(authority), 1, Duration::ZERO);
             assert_eq!(pool.host, host);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_takes_no_more_connections_is_not_waited_for_long() {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let listener = socket.listen(0).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut waiting = Vec::new();
+        while let Ok(stream) = timeout(CONNECT_MAX, TcpStream::connect(address)).await {
+            waiting.push(stream.unwrap());
+        }
+        let pool = Pool::new(address.to_string().parse().unwrap(), 1, Duration::ZERO);
+        let asked =
+            timeout(2 * CONNECT_MAX, ask(&pool, b"one")).await.expect("it is not waited for as long as for an answer");
+        assert!(matches!(asked, Err(WireError::ConnectSlow)));
     }
 
     #[tokio::test]

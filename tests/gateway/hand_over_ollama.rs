@@ -17,6 +17,7 @@ const GENERATE: &str = "/api/generate";
 const LINES: &str = "application/x-ndjson";
 const ASKED: &str =
     r#"{"model":"mai","keep_alive":-1,"messages":[{"role":"user","content":"tell"}],"options":{"num_predict":9}}"#;
+const PROMPT: &str = r#"{"model":"mai","keep_alive":-1,"prompt":"tell","options":{"num_predict":9}}"#;
 const RAW: &str = r#"{"model":"mai","raw":true,"prompt":"tell ","options":{"num_predict":9}}"#;
 
 fn line(target: &str, model: &str, text: &str) -> String {
@@ -69,15 +70,15 @@ async fn rest(mut body: hyper::body::Incoming, mut had: String) -> String {
     had
 }
 
-/// What the second model says, and what the client has of both.
-fn second(target: &str) -> (String, String) {
-    let of = |model: &str| ["Once", " upon", " a", " time"].map(|text| line(target, model, text));
-    let second = [of("model-small")[2..].concat(), last(target, "model-small", 12, 2)].concat();
-    (second, [of("model-large").concat(), last(target, "model-large", 10, 4)].concat())
+/// What the second model says where it is asked, and what the client has of both.
+fn second(target: &str, at: &str) -> (String, String) {
+    let of = |target: &str, model: &str| ["Once", " upon", " a", " time"].map(|text| line(target, model, text));
+    let second = [of(at, "model-small")[2..].concat(), last(at, "model-small", 12, 2)].concat();
+    (second, [of(target, "model-large").concat(), last(target, "model-large", 10, 4)].concat())
 }
 
-async fn goes_on(rig: &mut Rig, target: &str, body: hyper::body::Incoming, had: String) -> Value {
-    let (second, whole) = second(target);
+async fn goes_on(rig: &mut Rig, (target, at): (&str, &str), body: hyper::body::Incoming, had: String) -> Value {
+    let (second, whole) = second(target, at);
     let (words, fed) = mpsc::channel(8);
     rig.act(Act::Fed(LINES, fed));
     rig.seen();
@@ -93,16 +94,16 @@ async fn goes_on(rig: &mut Rig, target: &str, body: hyper::body::Incoming, had: 
     assert_eq!(shapes[0], shapes[1]);
     rig.settles_at(0, 0).await;
     let seen = rig.seen();
-    let asked = seen.iter().find(|seen| seen.target == target).unwrap();
+    let asked = seen.iter().find(|seen| seen.target == at).unwrap();
     serde_json::from_slice(&asked.body).unwrap()
 }
 
 #[tokio::test]
 async fn a_stream_stalls_in_silence_and_is_gone_on_with_by_a_model_that_was_seen_to_do_so() {
-    for (target, request) in [(CHAT, ASKED), (GENERATE, RAW)] {
+    for (target, at, request) in [(CHAT, CHAT, ASKED), (GENERATE, CHAT, PROMPT), (GENERATE, GENERATE, RAW)] {
         let mut rig = rig().await;
         // A raw prompt goes through no template.
-        if target == CHAT {
+        if at == CHAT {
             rig.gateway.continues("model-small", true);
         }
         let (_words, mut body, had) = begun(&rig, target, request).await;
@@ -116,9 +117,9 @@ async fn a_stream_stalls_in_silence_and_is_gone_on_with_by_a_model_that_was_seen
         let nothing = tokio::time::timeout(Duration::from_secs(60), frame(&mut body)).await;
         tokio::time::resume();
         assert!(nothing.is_err(), "its clients take every line for JSON: {nothing:?}");
-        let asked = goes_on(&mut rig, target, body, had).await;
+        let asked = goes_on(&mut rig, (target, at), body, had).await;
         assert_eq!((&asked["model"], &asked["options"]["num_predict"]), (&json!("model-small"), &json!(7)));
-        match target {
+        match at {
             CHAT => {
                 assert_eq!(asked["messages"][1], json!({ "role": "assistant", "content": "Once upon" }));
                 assert_eq!((&asked["think"], &asked["keep_alive"]), (&json!(false), &Value::Null));
@@ -142,18 +143,19 @@ async fn a_model_that_serves_already_goes_on_as_soon_as_it_is_seen_that_it_does(
     }
     rig.no_event();
     rig.gateway.continues("model-small", true);
-    goes_on(&mut rig, CHAT, body, had).await;
+    goes_on(&mut rig, (CHAT, CHAT), body, had).await;
 }
 
 #[tokio::test]
 async fn what_a_model_was_not_seen_to_go_on_with_is_finished_where_it_is() {
-    let template = r#"{"model":"mai","prompt":"tell"}"#;
+    let earlier = PROMPT.replace("\"options\"", "\"context\":[7],\"options\"");
     let format = ASKED.replace("\"options\"", "\"format\":\"json\",\"options\"");
     for (target, request, seen) in [
         (CHAT, ASKED, Some(false)),
         (CHAT, ASKED, None),
         (CHAT, format.as_str(), Some(true)),
-        (GENERATE, template, Some(true)),
+        (GENERATE, PROMPT, None),
+        (GENERATE, earlier.as_str(), Some(true)),
     ] {
         let mut rig = rig().await;
         if let Some(seen) = seen {

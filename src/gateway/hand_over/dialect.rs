@@ -27,8 +27,11 @@ pub enum Flat {
     Native,
     /// Ollama's chat.
     OllamaChat,
-    /// Ollama's completion of a prompt.
+    /// Ollama's completion of a raw prompt.
     OllamaText,
+    /// Its reply to a prompt that goes into the model's template. It is gone on with as a chat, for in a chat a reply can
+    /// be given that was begun.
+    OllamaPrompt,
 }
 
 /// Records open and close parts of the reply, too.
@@ -80,7 +83,7 @@ const NANOSECONDS_PER_MILLISECOND: f64 = 1e6;
 impl Dialect {
     pub fn frames(self) -> Frames {
         match self {
-            Dialect::Flat(Flat::OllamaChat | Flat::OllamaText) => Frames::Lines,
+            Dialect::Flat(Flat::OllamaChat | Flat::OllamaText | Flat::OllamaPrompt) => Frames::Lines,
             Dialect::Flat(Flat::Chat | Flat::OllamaV1 | Flat::Text | Flat::Native) | Dialect::Parts(_) => {
                 Frames::Events
             }
@@ -107,7 +110,7 @@ impl Flat {
                 finish: record["done"] == true,
                 bound: !record["message"]["tool_calls"].is_null(),
             },
-            Flat::OllamaText => Said {
+            Flat::OllamaText | Flat::OllamaPrompt => Said {
                 content: text_of(&record["response"]),
                 thought: !text_of(&record["thinking"]).is_empty(),
                 finish: record["done"] == true,
@@ -128,10 +131,23 @@ impl Flat {
         Said { content: text_of(&delta["content"]), thought, finish, bound: second || calls }
     }
 
+    /// A record of the one who goes on, in the form of the reply.
+    pub fn own(self, mut record: Value) -> Value {
+        let message =
+            record.as_object_mut().filter(|_| self == Flat::OllamaPrompt).and_then(|own| own.remove("message"));
+        if let Some(message) = message {
+            record["response"] = text_of(&message["content"]).into();
+            if let Some(thought) = message["thinking"].as_str() {
+                record["thinking"] = thought.into();
+            }
+        }
+        record
+    }
+
     pub fn identity(self, record: &Value) -> Identity {
         let keys = match self {
             Flat::Chat | Flat::OllamaV1 | Flat::Text | Flat::Native => IDENTITY.as_slice(),
-            Flat::OllamaChat | Flat::OllamaText => &OLLAMA_IDENTITY,
+            Flat::OllamaChat | Flat::OllamaText | Flat::OllamaPrompt => &OLLAMA_IDENTITY,
         };
         keys.iter().filter_map(|key| Some(((*key).to_owned(), record.get(*key)?.clone()))).collect()
     }
@@ -161,7 +177,7 @@ impl Flat {
                     native_finish(&mut record, before, sent);
                 }
             }
-            Flat::OllamaChat | Flat::OllamaText => {
+            Flat::OllamaChat | Flat::OllamaText | Flat::OllamaPrompt => {
                 let place = if self == Flat::OllamaChat { "/message/content" } else { "/response" };
                 if let Some(told) = record.pointer_mut(place) {
                     *told = content.into();
@@ -203,7 +219,7 @@ impl Flat {
                 record["stop"] = true.into();
                 record["stop_type"] = "word".into();
             }
-            Flat::OllamaChat | Flat::OllamaText => {
+            Flat::OllamaChat | Flat::OllamaText | Flat::OllamaPrompt => {
                 match self == Flat::OllamaChat {
                     true => record["message"]["content"] = "".into(),
                     false => record["response"] = "".into(),
@@ -416,6 +432,11 @@ mod tests {
             json!({ "model": "large", "response": "", "done": true, "done_reason": "length", "total_duration": 700_000_900, "load_duration": 5,
                 "prompt_eval_count": 22, "prompt_eval_duration": 40, "eval_count": 10, "eval_duration": 700_000_800 })
         );
+        let chat = json!({ "model": "small", "message": { "role": "assistant", "content": " new", "thinking": "hm" }, "done": false });
+        let own = json!({ "model": "small", "response": " new", "thinking": "hm", "done": false });
+        assert_eq!(Flat::OllamaPrompt.own(chat.clone()), own, "it is gone on with as a chat");
+        assert_eq!(Flat::OllamaPrompt.own(own.clone()), own);
+        assert_eq!(Flat::OllamaChat.own(chat.clone()), chat);
         let empty = json!({ "model": "small", "message": { "role": "assistant", "content": "" }, "done": false });
         assert_eq!(Flat::OllamaChat.joined(empty, String::new(), &identity, &BEFORE, "hello"), None);
         let said = Flat::OllamaChat.read(&json!({ "message": { "content": "", "thinking": "hm" }, "done": false }));

@@ -58,6 +58,8 @@ pub struct Proposal {
     pub thought: bool,
     /// The request, for whichever model.
     pub request: Document,
+    /// Where it is asked, if not where the reply was.
+    pub rest_at: Option<&'static str>,
     /// How many tokens were read before all of it, if the server tells.
     pub prompt: Option<u64>,
     /// Its client has left, or it has come to its end.
@@ -67,7 +69,7 @@ pub struct Proposal {
 impl Kept {
     /// For a reply that another model could go on with. It costs its hand-over if there is no room to keep it.
     pub fn of(shared: &Shared, ask: &Arc<Ask>, status: StatusCode, headers: &HeaderMap) -> Option<Self> {
-        let dialect = proceed::dialect(shared.server, &ask.path)?;
+        let dialect = proceed::dialect(shared.server, &ask.path, &ask.document)?;
         let is_stream = status == StatusCode::OK
             && media_type(headers) == dialect.frames().media_type()
             && !headers.contains_key(CONTENT_LENGTH)
@@ -134,6 +136,7 @@ impl Kept {
     pub fn proposal(&mut self) -> Option<Proposal> {
         let partial = self.journal.partial()?;
         let request = self.dialect.proceed(&self.ask.document, &partial, self.journal.tokens())?;
+        let rest_at = self.dialect.rest_at(&partial);
         let said = match partial {
             Partial::Text(said) => Some(said),
             Partial::Unsaid | Partial::Thoughts => None,
@@ -142,7 +145,7 @@ impl Kept {
         let (left, ask, dialect) = (CancellationToken::new(), self.ask.clone(), self.dialect);
         self.left = Some(left.clone().drop_guard());
         self.spoken.pauses();
-        Some(Proposal { ask, dialect, said, thought, request, prompt: None, left })
+        Some(Proposal { ask, dialect, said, thought, request, rest_at, prompt: None, left })
     }
 
     /// From now on the bytes are this model's.

@@ -147,10 +147,11 @@ pub async fn ask(shared: &Shared, admission: &Admission, proposal: &Proposal) ->
 
 async fn answer_of(shared: &Shared, admission: &Admission, proposal: &Proposal) -> Option<Incoming> {
     if left_open(shared, admission.rung(), proposal).await.is_none() {
-        tracing::warn!(message = "A model's template does not let it go on with a reply.", rung = %admission.rung().name);
+        let rung = &admission.rung().name;
+        tracing::warn!(message = "A model's template does not let it go on with a reply, or its server does not say.", %rung);
         return None;
     }
-    let target = proposal.ask.target(shared.server, true);
+    let target = proposal.rest_at.map_or_else(|| proposal.ask.target(shared.server, true), str::to_owned);
     let body = proposal.request.spliced(&admission.rung().model, proposal.ask.owned(shared, admission.rung()));
     let (cut, kind) = (admission.cut(), proposal.dialect.frames().media_type());
     let answer = shared.upstream.ask(Method::POST, &target, proposal.ask.headers.clone(), body);
@@ -259,7 +260,8 @@ async fn may_be_asked_again(shared: &Shared, from: &Rung, ask: &Ask, place: &Pla
     if shared.server == ServerKind::Ollama {
         return estimate(&ask.document) + ROOM_MIN <= context;
     }
-    let chat = proceed::dialect(shared.server, &ask.path).and_then(|dialect| dialect.chat(&ask.document));
+    let dialect = proceed::dialect(shared.server, &ask.path, &ask.document);
+    let chat = dialect.and_then(|dialect| dialect.chat(&ask.document));
     let prompt = match chat {
         Some(chat) => templated(shared, from, &ask.headers, &chat).await,
         None => None,

@@ -9,8 +9,8 @@ use super::seam::Repeats;
 use crate::config::ServerKind;
 use crate::gateway::body::{Document, Keys};
 
-/// In which form a path is answered, if a reply there can be gone on with at all.
-pub fn dialect(server: ServerKind, path: &str) -> Option<Dialect> {
+/// In which form a request is answered, if a reply to it can be gone on with at all.
+pub fn dialect(server: ServerKind, path: &str, request: &Document) -> Option<Dialect> {
     match (server, path) {
         (ServerKind::LlamaServer, "/v1/chat/completions" | "/chat/completions") => Some(Dialect::Flat(Flat::Chat)),
         (ServerKind::LlamaServer, "/v1/completions") => Some(Dialect::Flat(Flat::Text)),
@@ -19,7 +19,10 @@ pub fn dialect(server: ServerKind, path: &str) -> Option<Dialect> {
         (ServerKind::LlamaServer, "/v1/responses") => Some(Dialect::Parts(Parts::Responses)),
         (ServerKind::Ollama, "/v1/chat/completions") => Some(Dialect::Flat(Flat::OllamaV1)),
         (ServerKind::Ollama, "/api/chat") => Some(Dialect::Flat(Flat::OllamaChat)),
-        (ServerKind::Ollama, "/api/generate") => Some(Dialect::Flat(Flat::OllamaText)),
+        (ServerKind::Ollama, "/api/generate") => {
+            let is_raw = request.value("raw") == Some(b"true");
+            Some(Dialect::Flat(if is_raw { Flat::OllamaText } else { Flat::OllamaPrompt }))
+        }
         (ServerKind::LlamaServer | ServerKind::Ollama, _) => None,
     }
 }
@@ -29,9 +32,9 @@ impl Dialect {
     pub fn repeats(self) -> Repeats {
         match self {
             Dialect::Flat(Flat::Chat) | Dialect::Parts(_) => Repeats::Given,
-            Dialect::Flat(Flat::OllamaV1 | Flat::Text | Flat::Native | Flat::OllamaChat | Flat::OllamaText) => {
-                Repeats::Nothing
-            }
+            Dialect::Flat(
+                Flat::OllamaV1 | Flat::Text | Flat::Native | Flat::OllamaChat | Flat::OllamaText | Flat::OllamaPrompt,
+            ) => Repeats::Nothing,
         }
     }
 
@@ -64,10 +67,12 @@ impl Dialect {
 
     fn has_a_question(self, request: &Document) -> bool {
         match self {
-            Dialect::Flat(Flat::Text | Flat::Native) => text_of(request.value("prompt")).is_some(),
-            // Another one is put into a template that only its server knows.
-            Dialect::Flat(Flat::OllamaText) => {
-                request.value("raw") == Some(b"true") && text_of(request.value("prompt")).is_some()
+            Dialect::Flat(Flat::Text | Flat::Native | Flat::OllamaText) => text_of(request.value("prompt")).is_some(),
+            // A chat has no template of its own, and what was said before stands in it as a text.
+            Dialect::Flat(Flat::OllamaPrompt) => {
+                let is_empty = |value: &[u8]| ["\"\"", "[]"].iter().any(|empty| empty.as_bytes() == value);
+                ["template", "context"].iter().all(|key| request.value(key).is_none_or(is_empty))
+                    && text_of(request.value("prompt")).is_some()
             }
             Dialect::Flat(Flat::OllamaChat | Flat::OllamaV1) => {
                 let is_text = |message: &Value| {
@@ -109,6 +114,10 @@ impl Dialect {
             (Dialect::Flat(flat @ (Flat::OllamaChat | Flat::OllamaV1)), Partial::Thoughts) => {
                 changes.extend(ollama_without_thoughts(flat));
             }
+            (Dialect::Flat(flat @ Flat::OllamaPrompt), Partial::Thoughts | Partial::Text(_)) => {
+                changes.extend(ollama_without_thoughts(flat));
+                changes.extend(as_chat(request, partial)?);
+            }
             (Dialect::Flat(flat @ (Flat::OllamaChat | Flat::OllamaV1)), Partial::Text(said)) => {
                 changes.extend(ollama_without_thoughts(flat));
                 text = request.appended("messages", &[json!({ "role": "assistant", "content": said })])?;
@@ -142,10 +151,16 @@ impl Dialect {
         Document::read(request.with(&changes), keys).ok()
     }
 
+    /// Where the rest is asked for, if not where the reply was.
+    pub fn rest_at(self, partial: &Partial) -> Option<&'static str> {
+        let is_chat = self == Dialect::Flat(Flat::OllamaPrompt) && *partial != Partial::Unsaid;
+        is_chat.then_some("/api/chat")
+    }
+
     /// What Ollama has in an object of its own.
     fn options(self, request: &Document) -> Option<Document> {
         match self {
-            Dialect::Flat(Flat::OllamaChat | Flat::OllamaText) => {
+            Dialect::Flat(Flat::OllamaChat | Flat::OllamaText | Flat::OllamaPrompt) => {
                 let options = Bytes::copy_from_slice(request.value("options")?);
                 Document::read(options, request.keys()).ok()
             }
@@ -160,7 +175,7 @@ impl Dialect {
             Dialect::Flat(_) | Dialect::Parts(Parts::Responses) => "stop",
         };
         let stop = match self {
-            Dialect::Flat(Flat::OllamaChat | Flat::OllamaText) => {
+            Dialect::Flat(Flat::OllamaChat | Flat::OllamaText | Flat::OllamaPrompt) => {
                 self.options(request).and_then(|options| value_of(options.value(key)))
             }
             Dialect::Flat(Flat::Chat | Flat::OllamaV1 | Flat::Text | Flat::Native) | Dialect::Parts(_) => {
@@ -177,7 +192,9 @@ impl Dialect {
     /// What the model reads; a chat has to be put into the model's template first.
     pub fn prompt(self, request: &Document) -> Option<String> {
         match self {
-            Dialect::Flat(Flat::Chat | Flat::OllamaV1 | Flat::OllamaChat) | Dialect::Parts(_) => None,
+            Dialect::Flat(Flat::Chat | Flat::OllamaV1 | Flat::OllamaChat | Flat::OllamaPrompt) | Dialect::Parts(_) => {
+                None
+            }
             Dialect::Flat(Flat::Text | Flat::Native | Flat::OllamaText) => text_of(request.value("prompt")),
         }
     }
@@ -187,9 +204,9 @@ impl Dialect {
     pub fn chat(self, request: &Document) -> Option<Document> {
         let mut messages = Vec::new();
         match self {
-            Dialect::Flat(Flat::OllamaV1 | Flat::Text | Flat::Native | Flat::OllamaChat | Flat::OllamaText) => {
-                return None;
-            }
+            Dialect::Flat(
+                Flat::OllamaV1 | Flat::Text | Flat::Native | Flat::OllamaChat | Flat::OllamaText | Flat::OllamaPrompt,
+            ) => return None,
             Dialect::Flat(Flat::Chat) => return Document::read(request.bytes(), Keys::Exact).ok(),
             Dialect::Parts(Parts::Messages) => {
                 if let Some(system) = value_of(request.value("system")) {
@@ -266,6 +283,22 @@ fn ollama_without_thoughts(flat: Flat) -> Vec<(&'static str, Vec<u8>)> {
         return vec![("reasoning", br#"{"effort":"none"}"#.to_vec()), ("reasoning_effort", br#""none""#.to_vec())];
     }
     vec![("think", b"false".to_vec())]
+}
+
+/// A prompt of Ollama's, and what was said, as a chat. Null is what Go takes for nothing.
+fn as_chat(request: &Document, partial: &Partial) -> Option<Vec<(&'static str, Vec<u8>)>> {
+    let mut messages = Vec::new();
+    let mut changes = vec![("prompt", b"null".to_vec())];
+    if let Some(system) = text_of(request.value("system")).filter(|system| !system.is_empty()) {
+        messages.push(json!({ "role": "system", "content": system }));
+        changes.push(("system", b"null".to_vec()));
+    }
+    messages.push(json!({ "role": "user", "content": text_of(request.value("prompt"))? }));
+    if let Partial::Text(said) = partial {
+        messages.push(json!({ "role": "assistant", "content": said }));
+    }
+    changes.push(("messages", Value::from(messages).to_string().into_bytes()));
+    Some(changes)
 }
 
 /// A model that may think first does not take a reply that was begun.
@@ -408,6 +441,18 @@ mod tests {
             None,
             "it is at its end"
         );
+        assert_eq!(
+            proceeded(Flat::OllamaPrompt, r#"{"Prompt":"a","system":"b","options":{"num_predict":9}}"#, 4).unwrap(),
+            r#"{"think":false,"messages":[{"content":"b","role":"system"},{"content":"a","role":"user"},{"content":"Once","role":"assistant"}],"Prompt":null,"system":null,"options":{"num_predict":5}}"#
+        );
+        let anew = Dialect::Flat(Flat::OllamaPrompt);
+        let request = |partial| anew.proceed(&folded(r#"{"prompt":"a"}"#), &partial, 4).unwrap().bytes();
+        assert_eq!(
+            request(Partial::Thoughts),
+            r#"{"think":false,"messages":[{"content":"a","role":"user"}],"prompt":null}"#
+        );
+        assert_eq!((request(Partial::Unsaid), anew.rest_at(&Partial::Unsaid)), (r#"{"prompt":"a"}"#.into(), None));
+        assert_eq!(anew.rest_at(&Partial::Thoughts), Some("/api/chat"));
         for (flat, text, suits) in [
             (Flat::OllamaChat, r#"{"messages":[{"role":"user","content":"a"}]}"#, true),
             (Flat::OllamaChat, r#"{"messages":[{"role":"user","content":"a"}],"format":"json"}"#, false),
@@ -416,7 +461,10 @@ mod tests {
             (Flat::OllamaChat, r#"{"messages":[{"role":"user"},{"role":"assistant","content":"I"}]}"#, false),
             (Flat::OllamaText, r#"{"prompt":"a","raw":true}"#, true),
             (Flat::OllamaText, r#"{"prompt":"a","raw":true,"images":["x"]}"#, false),
-            (Flat::OllamaText, r#"{"prompt":"a"}"#, false),
+            (Flat::OllamaPrompt, r#"{"prompt":"a","context":[],"template":""}"#, true),
+            (Flat::OllamaPrompt, r#"{"prompt":"a","context":[7]}"#, false),
+            (Flat::OllamaPrompt, r#"{"prompt":"a","template":"{{ .Prompt }}"}"#, false),
+            (Flat::OllamaPrompt, r#"{"prompt":"a","suffix":"b"}"#, false),
         ] {
             assert_eq!(Dialect::Flat(flat).suits(&folded(text)), suits, "{text}");
         }

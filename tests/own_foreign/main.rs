@@ -41,10 +41,10 @@ const LOOKS_AGAIN: u32 = 20;
 /// What is called a look every 10 ms.
 const LOOKED_EVERY: Duration = Duration::from_millis(15);
 
-/// How many times a model is unloaded and another is loaded in its place: every taking twice, and 50 where minutes do not
-/// matter (`tests/run --long`).
+/// How many times a model is unloaded and another is loaded in its place: once for every taking, and 50 times where minutes
+/// do not matter (`tests/run --long`).
 fn switches() -> u32 {
-    std::env::var("TIERKEEPER_SWITCHES").map_or(2 * TAKES.len() as u32, |count| count.parse().unwrap())
+    std::env::var("TIERKEEPER_SWITCHES").map_or(TAKES.len() as u32, |count| count.parse().unwrap())
 }
 
 /// What is wrong with what was seen.

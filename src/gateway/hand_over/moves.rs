@@ -124,32 +124,33 @@ async fn go_on_beside(
 ) -> bool {
     let answer = match beside.enter() {
         Some(admission) => ask(shared, &admission, proposal).await.map(|answer| (answer, admission)),
-        None => None,
+        None => Err("it leaves already".to_owned()),
     };
-    let goes_on = answer.is_some();
     match answer {
-        Some((upstream, admission)) => {
+        Ok((upstream, admission)) => {
             running.join(Live { upstream, admission: Some(admission), _slot: Some(slot) }, proposal.prompt);
+            true
         }
-        None => running.resume(),
+        Err(why) => {
+            tracing::warn!(message = "A model does not go on with a reply.", rung = %beside.rung.name, %why);
+            running.resume();
+            false
+        }
     }
-    goes_on
 }
 
-/// The server's answer, if it goes on. Nobody waits for it once the client has left.
-pub async fn ask(shared: &Shared, admission: &Admission, proposal: &Proposal) -> Option<Incoming> {
+/// The server's answer if it goes on, or why it does not. Nobody waits for it once the client has left.
+pub async fn ask(shared: &Shared, admission: &Admission, proposal: &Proposal) -> Result<Incoming, String> {
     tokio::select! {
         biased;
-        () = proposal.left.cancelled() => None,
+        () = proposal.left.cancelled() => Err("its client has left".to_owned()),
         answer = answer_of(shared, admission, proposal) => answer,
     }
 }
 
-async fn answer_of(shared: &Shared, admission: &Admission, proposal: &Proposal) -> Option<Incoming> {
+async fn answer_of(shared: &Shared, admission: &Admission, proposal: &Proposal) -> Result<Incoming, String> {
     if left_open(shared, admission.rung(), proposal).await.is_none() {
-        let rung = &admission.rung().name;
-        tracing::warn!(message = "A model's template does not let it go on with a reply, or its server does not say.", %rung);
-        return None;
+        return Err("its template does not let it, or its server does not say".to_owned());
     }
     let target = proposal.rest_at.map_or_else(|| proposal.ask.target(shared.server, true), str::to_owned);
     let body = proposal.request.spliced(&admission.rung().model, proposal.ask.owned(shared, admission.rung()));
@@ -157,22 +158,20 @@ async fn answer_of(shared: &Shared, admission: &Admission, proposal: &Proposal) 
     let answer = shared.upstream.ask(Method::POST, &target, proposal.ask.headers.clone(), body);
     let answer = tokio::select! {
         biased;
-        () = cut.cancelled() => return None,
+        () = cut.cancelled() => return Err("its replies were cut".to_owned()),
         answer = answer => answer,
     };
-    let why = match answer {
+    match answer {
         Ok(answer) if answer.status() == StatusCode::OK && media_type(answer.headers()) == kind => {
-            return Some(answer.into_body());
+            Ok(answer.into_body())
         }
         Ok(answer) => {
             let status = answer.status();
             let body = collected(answer.into_body(), 1 << 16).await.unwrap_or_default();
-            format!("{status}: {}", String::from_utf8_lossy(&body))
+            Err(format!("{status}: {}", String::from_utf8_lossy(&body)))
         }
-        Err(error) => error.to_string(),
-    };
-    tracing::warn!(message = "A model does not go on with a reply.", rung = %admission.rung().name, %why);
-    None
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 pub fn props_of(rung: &Rung) -> String {

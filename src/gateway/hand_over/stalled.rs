@@ -86,11 +86,20 @@ async fn go_on_at(
 ) {
     let mut refused = 0;
     while refused < REFUSALS_MAX && Instant::now() < until && next.running.is_wanted() {
-        if let Some(upstream) = ask(shared, &admission, &next.proposal).await {
-            let live = Live { upstream, admission: Some(admission), _slot: slot };
-            return next.running.join(live, next.proposal.prompt);
+        let why = match ask(shared, &admission, &next.proposal).await {
+            Ok(upstream) => {
+                let live = Live { upstream, admission: Some(admission), _slot: slot };
+                return next.running.join(live, next.proposal.prompt);
+            }
+            Err(why) => why,
+        };
+        let (rung, is_held) = (&admission.rung().name, is_held(shared, admission.rung(), &next.proposal).await);
+        refused += u32::from(is_held);
+        match is_held {
+            true => tracing::warn!(message = "A model does not go on with a reply.", %rung, %why),
+            // It is asked again when it is back.
+            false => tracing::debug!(message = "A model that is to go on with a reply has gone.", %rung, %why),
         }
-        refused += u32::from(is_held(shared, admission.rung(), &next.proposal).await);
         if refused == REFUSALS_MAX {
             break;
         }

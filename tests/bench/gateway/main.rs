@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use client::{Connection, now, replies};
 use proxies::Proxy;
-use stand_in::{CHUNKS_BEFORE_IT_STAYS, PACE, PACED, STAYS, StandIn};
+use stand_in::{CHUNKS_BEFORE_IT_STAYS, PACE, PACED, PAUSES, STAYS, StandIn};
 
 mod client;
 mod proxies;
@@ -75,7 +75,8 @@ fn main() {
     println!("the program listened {} ms after its start   (budget: 50 ms)", started_in.as_millis());
     throughput(&amount, &server, &gateway, &others);
     paced(&amount, &gateway, &others);
-    first_bytes(&amount, &server, &gateway, &others);
+    first_bytes(&amount, &server, &gateway, &others, Then::Pauses);
+    first_bytes(&amount, &server, &gateway, &others, Then::TheRest);
     memory(&amount, &server, &gateway);
 }
 
@@ -157,24 +158,49 @@ fn paced(amount: &Amount, gateway: &Proxy, others: &[Proxy]) {
     }
 }
 
+/// What follows the first byte.
+#[derive(Clone, Copy, PartialEq)]
+enum Then {
+    /// Nothing for some milliseconds, as a model has it.
+    Pauses,
+    /// All the rest without a pause: it keeps one processor busy with writing and another with passing it on.
+    TheRest,
+}
+
 /// One request at a time, in turn: straight to the server, straight once more, and through each.
-fn first_bytes(amount: &Amount, server: &StandIn, gateway: &Proxy, others: &[Proxy]) {
+fn first_bytes(amount: &Amount, server: &StandIn, gateway: &Proxy, others: &[Proxy], then: Then) {
+    let prompt = match then {
+        Then::Pauses => PAUSES,
+        Then::TheRest => PROMPT,
+    };
     let mut ways = vec![("direct", server.port), ("direct, again", server.port), (gateway.name, gateway.port)];
     ways.extend(others.iter().map(|other| (other.name, other.port)));
-    let open = |(_, port): &(&str, u16)| Connection::open(*port, PROMPT).unwrap();
+    let open = |(_, port): &(&str, u16)| Connection::open(*port, prompt).unwrap();
     let mut connections: Vec<Connection> = ways.iter().map(open).collect();
     let mut added: Vec<Vec<f64>> = vec![Vec::new(); ways.len()];
     for round in 0..amount.first_bytes + 20 {
-        let took: Vec<f64> = connections.iter_mut().map(first_byte_ms).collect();
+        let mut took = vec![0.0; ways.len()];
+        for turn in 0..ways.len() {
+            // What comes after a slow one finds its processor asleep.
+            let place = (turn + round) % ways.len();
+            took[place] = first_byte_ms(&mut connections[place]);
+        }
         if round >= 20 {
             added.iter_mut().zip(&took).for_each(|(added, one)| added.push(one - took[0]));
         }
     }
-    println!("first byte, added over direct, {} pairs, milliseconds:", amount.first_bytes);
+    let (pairs, pause) = (amount.first_bytes, PACE.as_millis());
+    match then {
+        Then::Pauses => {
+            println!("first byte, added over direct, {pairs} pairs, milliseconds, the next after {pause} ms:")
+        }
+        Then::TheRest => println!("  the same, the rest at once:"),
+    }
     for ((name, _), mut added) in ways.into_iter().zip(added).skip(1) {
         added.sort_by(f64::total_cmp);
         let at = |permille: usize| added[(added.len() * permille / 1000).min(added.len() - 1)];
-        let budget = if name == gateway.name { "   (budget: p50 0.3, p99 1)" } else { "" };
+        let is_ours = name == gateway.name && then == Then::Pauses;
+        let budget = if is_ours { "   (budget: p50 0.3, p99 1)" } else { "" };
         println!("    {name:>20} p50 {:.3}   p90 {:.3}   p99 {:.3}{budget}", at(500), at(900), at(990));
     }
 }

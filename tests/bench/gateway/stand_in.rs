@@ -20,6 +20,8 @@ pub const STAYS: &str = "until you are told to stop";
 /// A prompt that has this in it is answered at the pace of a model, one token after the other.
 pub const PACED: &str = "at your pace";
 pub const PACE: Duration = Duration::from_millis(5);
+/// A prompt that has this in it is answered with a first token, as long a pause, and the rest at once.
+pub const PAUSES: &str = "and think after your first word";
 /// So many chunks it has before it stays: more than is kept of it, so that what all together may keep is full.
 pub const CHUNKS_BEFORE_IT_STAYS: usize = 96;
 /// Of the models' files. Nothing is in them: their size is what is looked at.
@@ -129,6 +131,9 @@ fn reply(stream: &mut TcpStream, state: &State, body: &[u8]) -> io::Result<()> {
     let stays = find(body, STAYS.as_bytes()).is_some();
     let paced = find(body, PACED.as_bytes()).is_some();
     stream.write_all(&[EVENTS_HEAD.as_bytes(), &state.token].concat())?;
+    if find(body, PAUSES.as_bytes()).is_some() {
+        thread::sleep(PACE);
+    }
     for _ in 1..if stays { CHUNKS_BEFORE_IT_STAYS } else { CHUNKS - 2 } {
         if paced {
             thread::sleep(PACE);

@@ -19,9 +19,9 @@ use crate::units::{Bytes, Permille, Span};
 
 const GATEWAY_PORT: u16 = 11435;
 const ADMIN_PORT: u16 = 11436;
-/// Clients give up after 300 s; held requests must hear of it before.
 /// More would be a persona that mostly holds its tongue.
 const WITHHOLD_MAX: Permille = Permille(500);
+/// Clients give up after 300 s; held requests must hear of it before.
 const HOLD_AGE_MAX: Span = Span::seconds(280);
 
 /// Complaints go to `layers.wrong`; the config is only to be used when there are none.
@@ -63,13 +63,35 @@ pub(super) fn tell_of(layers: &mut Layers, key: &str, title: &str, label: &str, 
     layers.wrong.push(told);
 }
 
+impl Default for GatewayConfig {
+    fn default() -> Self {
+        GatewayConfig {
+            listen: (Ipv4Addr::LOCALHOST, GATEWAY_PORT).into(),
+            alias: vec!["mai".to_owned(), "auto".to_owned()],
+            trusted_network: false,
+            token_file: None,
+            hosts: Vec::new(),
+            hold: HoldConfig::default(),
+            body_max: Bytes::mib(32),
+            in_band: InBand::default(),
+        }
+    }
+}
+
+impl Default for HoldConfig {
+    fn default() -> Self {
+        HoldConfig { count_max: 64, bytes_max: Bytes::mib(64), age_max: Span::seconds(60) }
+    }
+}
+
 fn gateway(choice: Option<GatewayChoice>, layers: &mut Layers) -> GatewayConfig {
+    let default = GatewayConfig::default();
     let settings = match choice {
         Some(GatewayChoice::On(settings)) => *settings,
         Some(GatewayChoice::Off(_)) | None => GatewaySettings::default(),
     };
-    let listen = settings.listen.map_or(SocketAddr::from((Ipv4Addr::LOCALHOST, GATEWAY_PORT)), |listen| listen.0);
-    let trusted_network = settings.trusted_network.unwrap_or(false);
+    let listen = settings.listen.map_or(default.listen, |listen| listen.0);
+    let trusted_network = settings.trusted_network.unwrap_or(default.trusted_network);
     if !listen.ip().is_loopback() && !trusted_network && settings.token_file.is_none() {
         tell_of(
             layers,
@@ -84,35 +106,36 @@ fn gateway(choice: Option<GatewayChoice>, layers: &mut Layers) -> GatewayConfig 
         let help = "write `alias: [mai, auto]`";
         tell_of(layers, "gateway.alias", "an alias without a name", "empty", "names that clients ask for", help);
     }
-    let body_max = settings.body_max.map_or(Bytes::mib(32), |size| size.amount);
+    let body_max = settings.body_max.map_or(default.body_max, |size| size.amount);
     if body_max == Bytes::ZERO {
         let help = "write `body_max: 32MiB`";
         tell_of(layers, "gateway.body_max", "no request would be small enough", "nothing", "more than 0", help);
     }
     GatewayConfig {
         listen,
-        alias: settings.alias.unwrap_or_else(|| vec!["mai".to_owned(), "auto".to_owned()]),
+        alias: settings.alias.unwrap_or(default.alias),
         trusted_network,
         token_file: settings.token_file,
-        hosts: settings.hosts.unwrap_or_default(),
+        hosts: settings.hosts.unwrap_or(default.hosts),
         hold: hold(&settings.hold, layers),
         body_max,
         in_band: InBand {
-            header: settings.in_band.header.unwrap_or(false),
-            asleep: settings.in_band.asleep.unwrap_or(false),
+            header: settings.in_band.header.unwrap_or(default.in_band.header),
+            asleep: settings.in_band.asleep.unwrap_or(default.in_band.asleep),
         },
     }
 }
 
 fn hold(settings: &HoldSettings, layers: &mut Layers) -> HoldConfig {
-    let age_max = settings.age.as_ref().map_or(Span::seconds(60), |age| age.amount);
+    let default = HoldConfig::default();
+    let age_max = settings.age.as_ref().map_or(default.age_max, |age| age.amount);
     if age_max > HOLD_AGE_MAX {
         let title = "requests would be held longer than clients wait";
         tell_of(layers, "gateway.hold.age", title, "too long", "at most 280s", "write `age: 60s`");
     }
     HoldConfig {
-        count_max: settings.count.unwrap_or(64),
-        bytes_max: settings.bytes.as_ref().map_or(Bytes::mib(64), |size| size.amount),
+        count_max: settings.count.unwrap_or(default.count_max),
+        bytes_max: settings.bytes.as_ref().map_or(default.bytes_max, |size| size.amount),
         age_max,
     }
 }

@@ -9,9 +9,8 @@ use super::body::{Document, Keys};
 use super::hold::Budget;
 use super::pass::Ask;
 use super::{Gateway, Server, routes};
-use crate::config::{GatewayConfig, HoldConfig, ServerKind};
+use crate::config::{GatewayConfig, ServerKind};
 use crate::policy::Rung;
-use crate::units::{Bytes, Span};
 
 /// Before a server that is not there, with nobody who hears what it tells.
 pub fn gateway() -> Gateway {
@@ -39,14 +38,5 @@ pub fn rung() -> Arc<Rung> {
 }
 
 pub fn config() -> GatewayConfig {
-    GatewayConfig {
-        listen: ([127, 0, 0, 1], 0).into(),
-        alias: vec!["mai".to_owned(), "auto".to_owned()],
-        trusted_network: false,
-        token_file: None,
-        hosts: Vec::new(),
-        hold: HoldConfig { count_max: 64, bytes_max: Bytes::mib(64), age_max: Span::seconds(60) },
-        body_max: Bytes::mib(32),
-        in_band: Default::default(),
-    }
+    GatewayConfig { listen: ([127, 0, 0, 1], 0).into(), ..GatewayConfig::default() }
 }

@@ -85,13 +85,9 @@ pub fn rung(name: &str) -> Arc<Rung> {
 pub fn config() -> GatewayConfig {
     GatewayConfig {
         listen: ([127, 0, 0, 1], 0).into(),
-        alias: vec!["mai".to_owned(), "auto".to_owned()],
-        trusted_network: false,
-        token_file: None,
-        hosts: Vec::new(),
         hold: HoldConfig { count_max: 4, bytes_max: Size(4096), age_max: Span::seconds(60) },
         body_max: Size::mib(1),
-        in_band: Default::default(),
+        ..GatewayConfig::default()
     }
 }
 

@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tierkeeper::act::Driver;
 use tierkeeper::cli::demo::models;
-use tierkeeper::config::{GatewayConfig, HoldConfig, InBand, ServerKind};
+use tierkeeper::config::{GatewayConfig, ServerKind};
 use tierkeeper::gateway::{Event, Gateway, Server};
 use tierkeeper::policy::{Policy, Rung};
-use tierkeeper::units::{Bytes, Span};
+use tierkeeper::units::Span;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::time::{sleep, timeout};
@@ -65,16 +65,7 @@ impl Rig {
         })
         .await
         .expect("the router did not come up");
-        let config = GatewayConfig {
-            listen: ([127, 0, 0, 1], 0).into(),
-            alias: vec!["mai".to_owned()],
-            trusted_network: false,
-            token_file: None,
-            hosts: Vec::new(),
-            hold: HoldConfig { count_max: 64, bytes_max: Bytes::mib(64), age_max: Span::seconds(60) },
-            body_max: Bytes::mib(32),
-            in_band: InBand::default(),
-        };
+        let config = GatewayConfig { listen: ([127, 0, 0, 1], 0).into(), ..GatewayConfig::default() };
         let (told, events) = mpsc::unbounded_channel();
         let gateway = Gateway::new(&config, Server { kind: ServerKind::LlamaServer, url: url.clone() }, told).unwrap();
         let rungs = ["large", "small"].map(|name| (*rung(name)).clone());

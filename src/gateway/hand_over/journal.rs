@@ -281,16 +281,13 @@ impl Journal {
 
     /// True when the reply ends here, though the server would go on.
     fn join_record(&mut self, json: Value, out: &mut Vec<u8>) -> bool {
-        let (json, said) = match &self.form {
-            Form::Flat(flat, _) => {
-                let own = flat.own(json);
-                let said = flat.read(&own);
-                (own, said)
-            }
-            Form::Parts(course) => {
-                let said = course.read(&json);
-                (json, said)
-            }
+        let json = match &self.form {
+            Form::Flat(flat, _) => flat.own(json),
+            Form::Parts(_) => json,
+        };
+        let said = match &self.form {
+            Form::Flat(flat, _) => flat.read(&json),
+            Form::Parts(course) => course.read(&json),
         };
         let Some(seam) = &mut self.seam else { return false };
         let mut new = String::new();

@@ -8,7 +8,7 @@ use bytes::BytesMut;
 
 /// What may stand beside the data of one body: the rest of the size lines, and the trailers.
 const BESIDE_MAX: usize = 16 << 10;
-const DIGITS_MAX: u8 = 15;
+const DIGITS_MAX: usize = 15;
 
 /// How far a body has come.
 #[derive(Debug, PartialEq, Eq)]
@@ -22,38 +22,24 @@ pub enum Frames {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Chunks {
     at: At,
+    /// The beginning of a line whose end has not come yet.
+    begun: Vec<u8>,
     /// How much stood beside the data so far.
     beside: usize,
 }
 
-/// What the next byte of a chunked body is.
+/// What comes next in a chunked body (RFC 9112, 7.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum At {
-    Size {
-        size: u64,
-        digits: u8,
-    },
-    /// In the blanks after the size.
-    Blank {
-        size: u64,
-    },
-    /// In an extension, until the line ends.
-    Rest {
-        size: u64,
-    },
-    SizeEnd {
-        size: u64,
-    },
+    /// A line that says how long a chunk is.
+    Size,
     Data {
         left: u64,
     },
+    /// The end of a line after a chunk.
     DataEnd,
-    DataEnded,
-    /// At the beginning of a line after the last chunk.
+    /// A line after the last chunk.
     Trailer,
-    WithinTrailer,
-    TrailerEnd,
-    LastEnd,
     Over,
 }
 
@@ -75,7 +61,7 @@ pub enum Malformed {
 
 impl Frames {
     pub fn chunked() -> Self {
-        Frames::Chunks(Chunks { at: At::Size { size: 0, digits: 0 }, beside: 0 })
+        Frames::Chunks(Chunks { at: At::Size, begun: Vec::new(), beside: 0 })
     }
 
     pub fn is_over(&self) -> bool {
@@ -104,76 +90,82 @@ impl Frames {
 
 impl Chunks {
     fn unwrap(&mut self, bytes: &mut BytesMut) -> Result<usize, Malformed> {
+        let text: &mut [u8] = bytes;
         let (mut read, mut written) = (0, 0);
-        while let Some(byte) = bytes.get(read).copied().filter(|_| self.at != At::Over) {
-            if let At::Data { left } = self.at {
-                let here = (bytes.len() - read).min(usize::try_from(left).unwrap_or(usize::MAX));
-                bytes.copy_within(read..read + here, written);
-                (read, written) = (read + here, written + here);
-                let left = left - here as u64;
-                self.at = if left == 0 { At::DataEnd } else { At::Data { left } };
+        while read < text.len() && self.at != At::Over {
+            let At::Data { left } = self.at else {
+                read += self.line(&text[read..])?;
                 continue;
-            }
-            self.at = self.at.after(byte)?;
-            self.beside += usize::from(self.at.is_beside());
-            if self.beside > BESIDE_MAX {
-                return Err(Malformed::Beside);
-            }
-            read += 1;
+            };
+            let here = (text.len() - read).min(usize::try_from(left).unwrap_or(usize::MAX));
+            text.copy_within(read..read + here, written);
+            (read, written) = (read + here, written + here);
+            self.at = match left - here as u64 {
+                0 => At::DataEnd,
+                left => At::Data { left },
+            };
         }
-        let after = bytes.len() - read;
+        let after = text.len() - read;
         bytes.truncate(written);
         Ok(after)
     }
+
+    /// Reads a line, or as much as there is of it, and says how long that was.
+    fn line(&mut self, text: &[u8]) -> Result<usize, Malformed> {
+        let end = text.iter().position(|byte| *byte == b'\n').map(|at| at + 1);
+        let here = end.unwrap_or(text.len());
+        match end {
+            Some(_) if self.begun.is_empty() => self.whole_line(&text[..here])?,
+            Some(_) | None => {
+                self.begun.extend_from_slice(&text[..here]);
+                if self.begun.len() > BESIDE_MAX {
+                    return Err(Malformed::Beside);
+                }
+                if end.is_some() {
+                    let line = std::mem::take(&mut self.begun);
+                    self.whole_line(&line)?;
+                }
+            }
+        }
+        Ok(here)
+    }
+
+    fn whole_line(&mut self, line: &[u8]) -> Result<(), Malformed> {
+        if self.at == At::DataEnd {
+            self.at = At::Size;
+            return if line == b"\r\n" { Ok(()) } else { Err(Malformed::End) };
+        }
+        let line = line.strip_suffix(b"\r\n").ok_or(Malformed::Line)?;
+        let beside = match self.at {
+            At::Trailer => {
+                self.at = if line.is_empty() { At::Over } else { At::Trailer };
+                line
+            }
+            At::Size | At::Data { .. } | At::DataEnd | At::Over => {
+                let (size, rest) = size(line)?;
+                self.at = if size == 0 { At::Trailer } else { At::Data { left: size } };
+                rest
+            }
+        };
+        if beside.contains(&b'\r') {
+            return Err(Malformed::Line);
+        }
+        self.beside += beside.len();
+        if self.beside > BESIDE_MAX { Err(Malformed::Beside) } else { Ok(()) }
+    }
 }
 
-impl At {
-    fn is_beside(self) -> bool {
-        match self {
-            At::Blank { .. } | At::Rest { .. } | At::WithinTrailer => true,
-            At::Size { .. }
-            | At::SizeEnd { .. }
-            | At::Data { .. }
-            | At::DataEnd
-            | At::DataEnded
-            | At::Trailer
-            | At::TrailerEnd
-            | At::LastEnd
-            | At::Over => false,
-        }
+/// The size of a chunk, and what stands beside it on its line.
+fn size(line: &[u8]) -> Result<(u64, &[u8]), Malformed> {
+    let (mut size, mut digits) = (0, 0);
+    while let Some(digit) = line.get(digits).and_then(|byte| char::from(*byte).to_digit(16)) {
+        (size, digits) = (size << 4 | u64::from(digit), digits + 1);
     }
-
-    fn after(self, byte: u8) -> Result<At, Malformed> {
-        let digit = char::from(byte).to_digit(16).map(u64::from);
-        match (self, byte) {
-            (At::Size { size, digits }, _) if digit.is_some() && digits < DIGITS_MAX => {
-                Ok(At::Size { size: size << 4 | digit.unwrap_or_default(), digits: digits + 1 })
-            }
-            (At::Size { size, digits: 1.. } | At::Blank { size } | At::Rest { size }, b'\r') => {
-                Ok(At::SizeEnd { size })
-            }
-            (At::Size { size, digits: 1.. } | At::Blank { size }, b' ' | b'\t') => Ok(At::Blank { size }),
-            (At::Size { size, digits: 1.. } | At::Blank { size }, b';') => Ok(At::Rest { size }),
-            (At::Size { .. } | At::Blank { .. }, _) => Err(Malformed::Size),
-            (At::Rest { .. } | At::WithinTrailer, b'\n') => Err(Malformed::Line),
-            (At::Rest { size }, _) => Ok(At::Rest { size }),
-            (At::SizeEnd { size: 0 }, b'\n') => Ok(At::Trailer),
-            (At::SizeEnd { size }, b'\n') => Ok(At::Data { left: size }),
-            (At::DataEnd, b'\r') => Ok(At::DataEnded),
-            (At::DataEnded, b'\n') => Ok(At::Size { size: 0, digits: 0 }),
-            (At::DataEnd | At::DataEnded, _) => Err(Malformed::End),
-            (At::Trailer, b'\r') => Ok(At::LastEnd),
-            (At::Trailer, b'\n') => Err(Malformed::Line),
-            (At::Trailer, _) => Ok(At::WithinTrailer),
-            (At::WithinTrailer, b'\r') => Ok(At::TrailerEnd),
-            (At::WithinTrailer, _) => Ok(At::WithinTrailer),
-            (At::TrailerEnd, b'\n') => Ok(At::Trailer),
-            (At::LastEnd, b'\n') => Ok(At::Over),
-            (At::SizeEnd { .. } | At::TrailerEnd | At::LastEnd, _) => Err(Malformed::Line),
-            // Neither is asked: the first is not read byte by byte, and after the last nothing is.
-            (At::Data { .. } | At::Over, _) => Ok(self),
-        }
-    }
+    let rest = &line[digits..];
+    // Blanks may stand before an extension, and be all that there is.
+    let is_beside = matches!(rest.iter().find(|byte| !b" \t".contains(byte)), None | Some(b';'));
+    let is_size = (1..=DIGITS_MAX).contains(&digits) && is_beside;
+    if is_size { Ok((size, rest)) } else { Err(Malformed::Size) }
 }
 
 #[cfg(test)]
@@ -208,13 +200,14 @@ mod tests {
             ("x\r\n", Malformed::Size),
             (";\r\n", Malformed::Size),
             ("-1\r\n", Malformed::Size),
-            ("1\n", Malformed::Size),
+            ("1\n", Malformed::Line),
             ("1000000000000000\r\n", Malformed::Size),
             ("1 2\r\n", Malformed::Size),
-            ("1 \n", Malformed::Size),
+            ("1 \n", Malformed::Line),
             ("1;\n", Malformed::Line),
-            ("1\rx", Malformed::Line),
-            ("1\r\nab", Malformed::End),
+            ("1\x0b;\r\n", Malformed::Size),
+            ("1;\r;\r\n", Malformed::Line),
+            ("1\r\nab\r\n", Malformed::End),
             ("1\r\na\n", Malformed::End),
             ("0\r\n\n", Malformed::Line),
             ("0\r\nx: y\n", Malformed::Line),
@@ -223,6 +216,7 @@ mod tests {
         }
         let long = format!("1;{}\r\n", "x".repeat(BESIDE_MAX));
         assert_eq!(read(&mut Frames::chunked(), &[long.as_bytes()]), Err(Malformed::Beside));
+        assert_eq!(read(&mut Frames::chunked(), &["x".repeat(BESIDE_MAX + 1).as_bytes()]), Err(Malformed::Beside));
         let trailer = format!("0\r\nx: {}\r\n", "y".repeat(BESIDE_MAX));
         assert_eq!(read(&mut Frames::chunked(), &[trailer.as_bytes()]), Err(Malformed::Beside));
     }

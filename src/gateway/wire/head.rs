@@ -1,5 +1,6 @@
 //! Head: a request -> the bytes before its body, and the bytes before an answer's body -> what they say of it.
 
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
@@ -53,9 +54,11 @@ impl Asked<'_> {
 
 /// Takes the head off these bytes, once it is all there.
 pub fn take(bytes: &mut BytesMut, asked: &Method) -> Result<Option<Head>, WireError> {
-    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
-    let mut parsed = httparse::Response::new(&mut headers);
-    let httparse::Status::Complete(length) = parsed.parse(bytes)? else {
+    // Empty ones would be written each time that there is a little more.
+    let mut headers = [const { MaybeUninit::uninit() }; HEADERS_MAX];
+    let mut parsed = httparse::Response::new(&mut []);
+    let read = httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut parsed, bytes, &mut headers);
+    let httparse::Status::Complete(length) = read? else {
         return if bytes.len() > HEAD_MAX { Err(WireError::HeadTooLong) } else { Ok(None) };
     };
     if length > HEAD_MAX {

@@ -1,5 +1,7 @@
 //! Proceed: a request, and what its client has of the reply -> the request that has another model go on with it.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
@@ -82,11 +84,8 @@ impl Dialect {
                 let messages = list_of(request.value("messages")).unwrap_or_default();
                 messages.last().is_some_and(|last| last["role"] != "assistant") && messages.iter().all(is_text)
             }
-            Dialect::Flat(Flat::Chat) | Dialect::Parts(_) => {
-                let messages = self.chat(request).and_then(|chat| list_of(chat.value("messages")));
-                // What the client has begun itself is continued by the first model already.
-                messages.is_some_and(|list| list.last().is_some_and(|last| last["role"] != "assistant"))
-            }
+            Dialect::Flat(Flat::Chat) => ends_with_a_question(request.value("messages")),
+            Dialect::Parts(_) => self.chat(request).is_some_and(|chat| ends_with_a_question(chat.value("messages"))),
         }
     }
 
@@ -237,6 +236,20 @@ impl Dialect {
         let chat = json!({ "messages": messages, TEMPLATE_SETTINGS: settings });
         Document::read(chat.to_string().into(), Keys::Exact).ok()
     }
+}
+
+/// Of a message that may be long: who says it.
+#[derive(serde::Deserialize)]
+struct Turn<'a> {
+    #[serde(borrow, default)]
+    role: Cow<'a, str>,
+}
+
+/// Whether the last of these messages wants a reply. What the client has begun itself is continued by the first model
+/// already.
+fn ends_with_a_question(messages: Option<&[u8]>) -> bool {
+    let turns = messages.and_then(|messages| serde_json::from_slice::<Vec<Turn>>(messages).ok());
+    turns.is_some_and(|turns| turns.last().is_some_and(|last| last.role != "assistant"))
 }
 
 /// The texts of a content that has nothing else in it.

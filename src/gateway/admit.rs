@@ -28,9 +28,15 @@ impl Shared {
     pub async fn admit(&self, ask: &Ask, comes: Comes) -> Result<Admission, Failure> {
         self.preflight.wait(&self.record).await;
         let mut current = self.current.subscribe();
-        if let Some(admission) = self.enter(&mut current, ask)? {
-            return Ok(admission);
+        match self.enter(&mut current, ask)? {
+            Some(admission) => Ok(admission),
+            // What that needs most requests need no room for.
+            None => Box::pin(self.held(ask, comes, current)).await,
         }
+    }
+
+    /// Holds a request until it can be let in.
+    async fn held(&self, ask: &Ask, comes: Comes, mut current: Current) -> Result<Admission, Failure> {
         let mut spoken = self.spoken.subscribe();
         self.say_that_it_sleeps(ask, &mut spoken)?;
         let mut sleeping = self.sleeping.subscribe();

@@ -14,7 +14,7 @@ use super::hand_over::kept::Kept;
 use super::instance::Admission;
 use super::late::LateBody;
 use super::reply::{Body, BoxError, ReplyBody, STREAM_IDLE_MAX, media_type};
-use super::upstream::strip_hop_by_hop;
+use super::upstream::{remove_where, strip_hop_by_hop};
 use super::wire::incoming::Incoming;
 use super::{Shared, context};
 
@@ -30,11 +30,12 @@ pub struct Answer {
     pub body: AnswerBody,
     pub admission: Option<Admission>,
     /// What is kept of the reply, so that another rung can go on with it.
-    pub kept: Option<Kept>,
+    pub kept: Option<Box<Kept>>,
 }
 
 pub enum AnswerBody {
-    Stream(Incoming),
+    /// In a box, as what is kept.
+    Stream(Box<Incoming>),
     Whole(Bytes),
 }
 
@@ -73,11 +74,7 @@ impl Answer {
         };
         strip_hop_by_hop(&mut head.headers);
         // Whether pages may call is ours to say, and is said of every answer alike.
-        let cors: Vec<_> =
-            head.headers.keys().filter(|name| name.as_str().starts_with("access-control-")).cloned().collect();
-        for name in cors {
-            head.headers.remove(name);
-        }
+        remove_where(&mut head.headers, |name| name.as_str().starts_with("access-control-"));
         if matches!(media_type(&head.headers), b"text/event-stream" | b"application/x-ndjson") {
             head.headers.insert(ACCEL_BUFFERING, HeaderValue::from_static("no"));
         }
@@ -100,7 +97,7 @@ impl Answer {
                     shared.record.cut.add();
                     return Err(Failure::cut());
                 }
-                body = collected(body, LOOK_INTO_MAX) => body.unwrap_or_default(),
+                body = collected(*body, LOOK_INTO_MAX) => body.unwrap_or_default(),
             },
             AnswerBody::Whole(body) => body,
         };

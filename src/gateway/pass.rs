@@ -193,16 +193,16 @@ async fn send_other(
     body: Bytes,
 ) -> Result<Answer, Failure> {
     let response =
-        shared.upstream.ask(method, target, headers, body).await.map_err(|error| shared.unanswered(&error))?;
+        shared.upstream.ask(&method, target, &headers, body).await.map_err(|error| shared.unanswered(&error))?;
     let (head, body) = response.into_parts();
-    Ok(Answer { head, body: AnswerBody::Stream(body), admission: None, kept: None })
+    Ok(Answer { head, body: AnswerBody::Stream(Box::new(body)), admission: None, kept: None })
 }
 
 /// Clients that check a model's name against the list must find the aliases there.
 async fn with_aliases(shared: &Shared, mut answer: Answer) -> Result<Answer, Failure> {
     let AnswerBody::Stream(body) = answer.body else { return Ok(answer) };
     let failed = |_| Failure::new(Fault::Upstream, "the server's list of models could not be read");
-    let list = collected(body, LOOK_INTO_MAX).await.map_err(failed)?;
+    let list = collected(*body, LOOK_INTO_MAX).await.map_err(failed)?;
     let entries: Vec<_> = shared
         .alias
         .iter()
@@ -264,8 +264,10 @@ async fn attempt(shared: &Shared, ask: &Arc<Ask>, admission: Admission) -> Resul
     context::check(shared, ask, admission.rung())?;
     let body = ask.spliced(shared, admission.rung());
     let target = ask.target(shared.server, true);
-    let asked = shared.upstream.ask(ask.method.clone(), &target, ask.headers.clone(), body);
-    let asked = async { judge(shared, ask, asked.await, admission).await };
+    let asked = async {
+        let asked = shared.upstream.ask(&ask.method, &target, &ask.headers, body).await;
+        judge(shared, ask, asked, admission).await
+    };
     tokio::select! {
         biased;
         () = cut.cancelled() => {
@@ -323,7 +325,8 @@ async fn judge(
         return Ok(answered(answer));
     }
     let kept = Kept::of(shared, ask, status, &head.headers);
-    Ok(answered(Answer { head, body: AnswerBody::Stream(body), admission: Some(admission), kept }))
+    let body = AnswerBody::Stream(Box::new(body));
+    Ok(answered(Answer { head, body, admission: Some(admission), kept }))
 }
 
 /// Whether llama-server says that it does not have this model now.

@@ -90,10 +90,10 @@ enum Broken {
 
 impl ReplyBody {
     pub fn new(
-        (headers, upstream): (&HeaderMap, Incoming),
+        (headers, upstream): (&HeaderMap, Box<Incoming>),
         family: Family,
         admission: Option<Admission>,
-        kept: Option<Kept>,
+        kept: Option<Box<Kept>>,
         shared: &Arc<Shared>,
     ) -> Self {
         let place = admission.as_ref().map(Admission::place);
@@ -181,7 +181,7 @@ impl ReplyBody {
         if std::mem::take(&mut state.joined) {
             (self.heard_at, self.patience) = (Instant::now(), FIRST_BYTE_MAX);
         }
-        match http_body::Body::poll_frame(Pin::new(&mut live.upstream), cx) {
+        match http_body::Body::poll_frame(Pin::new(&mut *live.upstream), cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 self.heard_at = Instant::now();
                 self.patience = STREAM_IDLE_MAX;
@@ -198,14 +198,14 @@ impl ReplyBody {
                 drop(guard);
                 Poll::Ready(Some(self.break_off(how, Broken::Upstream(error))))
             }
-            Poll::Ready(None) if state.kept.as_ref().is_some_and(Kept::is_within) => {
+            Poll::Ready(None) if state.kept.as_deref().is_some_and(Kept::is_within) => {
                 let how = state.breaks_off(self.shared.stalled.take(1));
                 drop(guard);
                 Poll::Ready(Some(self.break_off(how, Broken::WithinEvent)))
             }
             Poll::Ready(None) => {
                 tell_speed(&self.running.record, live, &self.tail);
-                let rest = state.kept.as_mut().map(Kept::finish).unwrap_or_default();
+                let rest = state.kept.as_deref_mut().map(Kept::finish).unwrap_or_default();
                 state.over();
                 Poll::Ready((!rest.is_empty()).then_some(Ok(rest)))
             }

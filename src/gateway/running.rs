@@ -21,7 +21,7 @@ const BREAKS_MAX: u8 = 2;
 
 /// What a reply that runs holds. The server's side is let go first, then the count falls.
 pub struct Live {
-    pub upstream: Incoming,
+    pub upstream: Box<Incoming>,
     pub admission: Option<Admission>,
     /// One of the places for replies that were handed over.
     pub _slot: Option<OwnedSemaphorePermit>,
@@ -36,7 +36,7 @@ pub struct Running {
 pub struct State {
     pub live: Option<Live>,
     pub stage: Stage,
-    pub kept: Option<Kept>,
+    pub kept: Option<Box<Kept>>,
     pub reader: Option<Waker>,
     /// It is counted among those that stall.
     pub stalled: Option<Share>,
@@ -171,14 +171,14 @@ impl Running {
 }
 
 impl State {
-    pub fn reading(live: Live, kept: Option<Kept>) -> Self {
+    pub fn reading(live: Live, kept: Option<Box<Kept>>) -> Self {
         let (live, stage) = (Some(live), Stage::Reading);
         State { live, stage, kept, reader: None, stalled: None, joined: false, broken: false, breaks: 0 }
     }
 
     /// Its server has broken it off. Where another answer could go on with it, it stalls until one does.
     pub fn breaks_off(&mut self, counted: Option<Share>) -> BrokenOff {
-        let kept = self.kept.as_mut();
+        let kept = self.kept.as_deref_mut();
         match kept.filter(|_| self.breaks < BREAKS_MAX).and_then(Kept::proposal) {
             Some(proposal) => {
                 self.breaks += 1;
@@ -186,7 +186,7 @@ impl State {
                 BrokenOff::Stalls(Box::new((proposal, self.live.take())))
             }
             None => {
-                let rest = self.kept.as_mut().map(Kept::finish).unwrap_or_default();
+                let rest = self.kept.as_deref_mut().map(Kept::finish).unwrap_or_default();
                 self.over();
                 BrokenOff::Ends(rest)
             }

@@ -174,7 +174,7 @@ async fn admit_caller(shared: &Arc<Shared>, request: Request<Incoming>) -> Resul
         head.headers.remove(AUTHORIZATION);
     }
     if matches!(route.kind, Kind::Info | Kind::List) {
-        return pass_info(shared, route, (head.method, &path, query.as_deref()), head.headers, body).await;
+        return Box::pin(pass_info(shared, route, (head.method, &path, query.as_deref()), head.headers, body)).await;
     }
     let document = Document::read_beside(body, Keys::of(shared.server)).await?;
     let required = required.map(|rung| String::from_utf8_lossy(rung.as_bytes()).into_owned());
@@ -191,7 +191,7 @@ async fn admit_caller(shared: &Arc<Shared>, request: Request<Incoming>) -> Resul
     };
     match ask.is_ours(shared) {
         true => pass_ours(shared.clone(), ask).await,
-        false => pass_other(shared, ask).await,
+        false => Box::pin(pass_other(shared, ask)).await,
     }
 }
 

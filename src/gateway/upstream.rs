@@ -8,7 +8,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, ORIGIN, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, ORIGIN, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE,
+};
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, Method, Response, Uri};
 use percent_encoding::percent_decode_str;
@@ -23,6 +26,19 @@ use crate::config::ServerKind;
 /// How many connections are kept for the next requests. llama-server gives each a thread, and makes as many as it needs: with
 /// so many idle ones it answers on another at once.
 const IDLE_MAX: usize = 64;
+
+/// What is meant for one connection only, beside what `Connection` names.
+const HOP_BY_HOP: [HeaderName; 9] = [
+    CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    HeaderName::from_static("proxy-connection"),
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
 
 pub struct Upstream {
     pool: Arc<Pool>,
@@ -70,15 +86,15 @@ impl Upstream {
 
     pub async fn ask(
         &self,
-        method: Method,
+        method: &Method,
         path_and_query: &str,
-        headers: HeaderMap,
+        headers: &HeaderMap,
         body: Bytes,
     ) -> Result<Response<Incoming>, Unanswered> {
         self.asked.fetch_add(1, Ordering::Relaxed);
-        let target = PathAndQuery::try_from(format!("{}{path_and_query}", self.prefix));
+        let target = PathAndQuery::try_from([&self.prefix, path_and_query].concat());
         let target = target.map_err(|error| Unanswered::Unsendable(error.into()))?;
-        match tokio::time::timeout(FIRST_BYTE_MAX, self.pool.ask((&method, &target), &headers, body)).await {
+        match tokio::time::timeout(FIRST_BYTE_MAX, self.pool.ask((method, &target), headers, body)).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error @ (WireError::Connect(_) | WireError::ConnectSlow))) => {
                 Err(Unanswered::Refused(error.to_string()))
@@ -104,10 +120,13 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     for name in named {
         headers.remove(name);
     }
-    for name in [CONNECTION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE] {
-        headers.remove(name);
-    }
-    for name in ["keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization"] {
+    remove_where(headers, |name| HOP_BY_HOP.contains(name));
+}
+
+/// Takes out those of which this is so.
+pub fn remove_where(headers: &mut HeaderMap, is_meant: impl Fn(&HeaderName) -> bool) {
+    let meant: Vec<HeaderName> = headers.keys().filter(|name| is_meant(name)).cloned().collect();
+    for name in meant {
         headers.remove(name);
     }
 }
@@ -116,17 +135,14 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
 pub fn strip_request(headers: &mut HeaderMap) {
     strip_hop_by_hop(headers);
     // Whether a page may call has been decided here; the server would decide it by our address.
-    for name in [HOST, CONTENT_LENGTH, EXPECT, ORIGIN] {
-        headers.remove(name);
-    }
+    remove_where(headers, |name| [HOST, CONTENT_LENGTH, EXPECT, ORIGIN].contains(name));
 }
 
 /// The query as it goes to llama-server: it must not load what the Controller has not asked it to load.
 pub fn without_autoload(path: &str, query: Option<&str>) -> String {
     let kept = query.into_iter().flat_map(|query| query.split('&'));
     let kept = kept.filter(|pair| !pair.is_empty() && !names_autoload(pair.split('=').next().unwrap_or_default()));
-    let query: Vec<_> = kept.chain(["autoload=false"]).collect();
-    format!("{path}?{}", query.join("&"))
+    [path, "?"].into_iter().chain(kept.flat_map(|pair| [pair, "&"])).chain(["autoload=false"]).collect()
 }
 
 /// In plain or in disguise: of two pairs of one name the server may take either.
@@ -164,12 +180,13 @@ mod tests {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             let url = format!("http://{}", listener.local_addr().unwrap());
             let upstream = Upstream::new(&Server { kind: ServerKind::Ollama, url }).unwrap();
+            let headers = HeaderMap::new();
             let served = async {
                 let (mut stream, _) = listener.accept().await.unwrap();
                 assert!(stream.read(&mut [0; 1024]).await.unwrap() > 0);
                 stream.write_all(answer.as_bytes()).await.unwrap();
             };
-            let asked = upstream.ask(Method::POST, "/", HeaderMap::new(), Bytes::new());
+            let asked = upstream.ask(&Method::POST, "/", &headers, Bytes::new());
             let seen = match tokio::join!(served, asked).1 {
                 Err(Unanswered::Garbled(_)) => "garbled",
                 Err(Unanswered::Reset(_)) => "reset",

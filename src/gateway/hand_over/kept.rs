@@ -67,8 +67,9 @@ pub struct Proposal {
 }
 
 impl Kept {
-    /// For a reply that another model could go on with. It costs its hand-over if there is no room to keep it.
-    pub fn of(shared: &Shared, ask: &Arc<Ask>, status: StatusCode, headers: &HeaderMap) -> Option<Self> {
+    /// For a reply that another model could go on with. It costs its hand-over if there is no room to keep it. In a box, for
+    /// an answer changes hands some times before its client has it.
+    pub fn of(shared: &Shared, ask: &Arc<Ask>, status: StatusCode, headers: &HeaderMap) -> Option<Box<Self>> {
         let dialect = proceed::dialect(shared.server, &ask.path, &ask.document)?;
         let is_stream = status == StatusCode::OK
             && media_type(headers) == dialect.frames().media_type()
@@ -89,7 +90,7 @@ impl Kept {
         }
         let (journal, record) = (Journal::new(dialect), shared.record.clone());
         let (ask, spoken) = (ask.clone(), Spoken::default());
-        Some(Kept { journal, dialect, ask, share, record, spoken, left: None })
+        Some(Box::new(Kept { journal, dialect, ask, share, record, spoken, left: None }))
     }
 
     /// What of these bytes of the server's goes to the client.

@@ -128,6 +128,7 @@ async fn go_on_beside(
     };
     match answer {
         Ok((upstream, admission)) => {
+            let upstream = Box::new(upstream);
             running.join(Live { upstream, admission: Some(admission), _slot: Some(slot) }, proposal.prompt);
             true
         }
@@ -155,7 +156,7 @@ async fn answer_of(shared: &Shared, admission: &Admission, proposal: &Proposal) 
     let target = proposal.rest_at.map_or_else(|| proposal.ask.target(shared.server, true), str::to_owned);
     let body = proposal.request.spliced(&admission.rung().model, proposal.ask.owned(shared, admission.rung()));
     let (cut, kind) = (admission.cut(), proposal.dialect.frames().media_type());
-    let answer = shared.upstream.ask(Method::POST, &target, proposal.ask.headers.clone(), body);
+    let answer = shared.upstream.ask(&Method::POST, &target, &proposal.ask.headers, body);
     let answer = tokio::select! {
         biased;
         () = cut.cancelled() => return Err("its replies were cut".to_owned()),
@@ -294,7 +295,7 @@ async fn told(shared: &Shared, method: Method, target: &str, headers: &HeaderMap
     let mut headers = headers.clone();
     headers.remove(ACCEPT_ENCODING);
     let answer = async {
-        let answer = shared.upstream.ask(method, target, headers, body).await.ok()?;
+        let answer = shared.upstream.ask(&method, target, &headers, body).await.ok()?;
         let is_fine = answer.status() == StatusCode::OK;
         let body = Limited::new(answer.into_body(), LOOK_INTO_MAX).collect().await.ok()?;
         serde_json::from_slice(&body.to_bytes()).ok().filter(|_| is_fine)

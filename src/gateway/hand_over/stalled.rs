@@ -88,7 +88,7 @@ async fn go_on_at(
     while refused < REFUSALS_MAX && Instant::now() < until && next.running.is_wanted() {
         let why = match ask(shared, &admission, &next.proposal).await {
             Ok(upstream) => {
-                let live = Live { upstream, admission: Some(admission), _slot: slot };
+                let live = Live { upstream: Box::new(upstream), admission: Some(admission), _slot: slot };
                 return next.running.join(live, next.proposal.prompt);
             }
             Err(why) => why,
@@ -130,7 +130,7 @@ pub async fn is_held(shared: &Shared, rung: &Rung, proposal: &Proposal) -> bool 
         ServerKind::Ollama => "/api/ps".to_owned(),
         ServerKind::LlamaServer => props_of(rung),
     };
-    let answer = shared.upstream.ask(Method::GET, &target, proposal.ask.headers.clone(), Bytes::new());
+    let answer = shared.upstream.ask(&Method::GET, &target, &proposal.ask.headers, Bytes::new());
     match timeout(ANSWER_MAX, answer).await {
         Ok(Ok(answer)) => !MAY_SAY_NOT_HELD.contains(&answer.status()),
         Ok(Err(_)) | Err(_) => false,

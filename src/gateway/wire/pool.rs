@@ -58,7 +58,8 @@ impl Pool {
                 answer => return answer,
             }
         }
-        let connection = self.connect().await?;
+        // It is large, and seldom needed.
+        let connection = Box::pin(self.connect()).await?;
         Exchange::new(connection, Sending::new(head, body)).answer(method, self.clone()).await
     }
 

@@ -54,7 +54,9 @@ impl Rig {
         }
         prepare(models.path());
         let folder = models.path().to_str().unwrap();
-        let always = ["--cache-ram", "0", "--models-max", "2", "--models-dir", folder];
+        // A prompt of which the server has a part already is computed in other steps, and so with other roundings. To say it
+        // in the request is not enough: on `/v1/messages` the server does not read it.
+        let always = ["--no-cache-prompt", "--cache-ram", "0", "--models-max", "2", "--models-dir", folder];
         let server = Llama::start(&[&always, arguments].concat());
         let url = server.url();
         let driver = Driver::new(ServerKind::LlamaServer, &url).unwrap();

@@ -113,45 +113,48 @@ impl Chunks {
     /// Reads a line, or as much as there is of it, and says how long that was.
     fn line(&mut self, text: &[u8]) -> Result<usize, Malformed> {
         let end = text.iter().position(|byte| *byte == b'\n').map(|at| at + 1);
-        let here = end.unwrap_or(text.len());
+        let piece = &text[..end.unwrap_or(text.len())];
+        if end.is_some() && self.begun.is_empty() {
+            (self.at, self.beside) = self.after(piece)?;
+            return Ok(piece.len());
+        }
+        self.begun.extend_from_slice(piece);
         match end {
-            Some(_) if self.begun.is_empty() => self.whole_line(&text[..here])?,
-            Some(_) | None => {
-                self.begun.extend_from_slice(&text[..here]);
-                if self.begun.len() > BESIDE_MAX {
-                    return Err(Malformed::Beside);
-                }
-                if end.is_some() {
-                    let line = std::mem::take(&mut self.begun);
-                    self.whole_line(&line)?;
-                }
+            Some(_) => {
+                let line = std::mem::take(&mut self.begun);
+                (self.at, self.beside) = self.after(&line)?;
+            }
+            None => {
+                // What cannot come to a good end is wrong now: nothing more may come for a long time.
+                let rest: &[u8] = if self.begun.ends_with(b"\r") { b"\n" } else { b"\r\n" };
+                self.after(&[&self.begun, rest].concat())?;
             }
         }
-        Ok(here)
+        Ok(piece.len())
     }
 
-    fn whole_line(&mut self, line: &[u8]) -> Result<(), Malformed> {
+    /// What comes after this line, and how much has then stood beside the data.
+    fn after(&self, line: &[u8]) -> Result<(At, usize), Malformed> {
         if self.at == At::DataEnd {
-            self.at = At::Size;
-            return if line == b"\r\n" { Ok(()) } else { Err(Malformed::End) };
+            return if line == b"\r\n" { Ok((At::Size, self.beside)) } else { Err(Malformed::End) };
         }
-        let line = line.strip_suffix(b"\r\n").ok_or(Malformed::Line)?;
-        let beside = match self.at {
-            At::Trailer => {
-                self.at = if line.is_empty() { At::Over } else { At::Trailer };
-                line
-            }
-            At::Size | At::Data { .. } | At::DataEnd | At::Over => {
-                let (size, rest) = size(line)?;
-                self.at = if size == 0 { At::Trailer } else { At::Data { left: size } };
-                rest
-            }
+        let Some(line) = line.strip_suffix(b"\r\n") else {
+            let is_size = self.at == At::Size && !line.contains(&b';');
+            return Err(if is_size { Malformed::Size } else { Malformed::Line });
         };
-        if beside.contains(&b'\r') {
+        let (at, here) = match self.at {
+            At::Trailer if line.is_empty() => (At::Over, line),
+            At::Trailer => (At::Trailer, line),
+            At::Size | At::Data { .. } | At::DataEnd | At::Over => match size(line)? {
+                (0, rest) => (At::Trailer, rest),
+                (left, rest) => (At::Data { left }, rest),
+            },
+        };
+        if here.contains(&b'\r') {
             return Err(Malformed::Line);
         }
-        self.beside += beside.len();
-        if self.beside > BESIDE_MAX { Err(Malformed::Beside) } else { Ok(()) }
+        let beside = self.beside + here.len();
+        if beside > BESIDE_MAX { Err(Malformed::Beside) } else { Ok((at, beside)) }
     }
 }
 
@@ -162,8 +165,8 @@ fn size(line: &[u8]) -> Result<(u64, &[u8]), Malformed> {
         (size, digits) = (size << 4 | u64::from(digit), digits + 1);
     }
     let rest = &line[digits..];
-    // Blanks may stand before an extension, and be all that there is.
-    let is_beside = matches!(rest.iter().find(|byte| !b" \t".contains(byte)), None | Some(b';'));
+    // Blanks may stand before an extension, and be all that there is. The beginning of an end is for others to look at.
+    let is_beside = matches!(rest.iter().find(|byte| !b" \t".contains(byte)), None | Some(b';' | b'\r'));
     let is_size = (1..=DIGITS_MAX).contains(&digits) && is_beside;
     if is_size { Ok((size, rest)) } else { Err(Malformed::Size) }
 }
@@ -200,14 +203,17 @@ mod tests {
             ("x\r\n", Malformed::Size),
             (";\r\n", Malformed::Size),
             ("-1\r\n", Malformed::Size),
-            ("1\n", Malformed::Line),
+            ("1\n", Malformed::Size),
             ("1000000000000000\r\n", Malformed::Size),
             ("1 2\r\n", Malformed::Size),
-            ("1 \n", Malformed::Line),
+            ("1 \n", Malformed::Size),
             ("1;\n", Malformed::Line),
             ("1\x0b;\r\n", Malformed::Size),
             ("1;\r;\r\n", Malformed::Line),
-            ("1\r\nab\r\n", Malformed::End),
+            ("1\rx", Malformed::Line),
+            ("1\r\nab", Malformed::End),
+            ("x", Malformed::Size),
+            ("0\r\nx\ry", Malformed::Line),
             ("1\r\na\n", Malformed::End),
             ("0\r\n\n", Malformed::Line),
             ("0\r\nx: y\n", Malformed::Line),
@@ -216,7 +222,8 @@ mod tests {
         }
         let long = format!("1;{}\r\n", "x".repeat(BESIDE_MAX));
         assert_eq!(read(&mut Frames::chunked(), &[long.as_bytes()]), Err(Malformed::Beside));
-        assert_eq!(read(&mut Frames::chunked(), &["x".repeat(BESIDE_MAX + 1).as_bytes()]), Err(Malformed::Beside));
+        let begun = format!("1;{}", "x".repeat(BESIDE_MAX));
+        assert_eq!(read(&mut Frames::chunked(), &[begun.as_bytes()]), Err(Malformed::Beside));
         let trailer = format!("0\r\nx: {}\r\n", "y".repeat(BESIDE_MAX));
         assert_eq!(read(&mut Frames::chunked(), &[trailer.as_bytes()]), Err(Malformed::Beside));
     }

@@ -30,7 +30,7 @@ impl Shared {
         let mut current = self.current.subscribe();
         match self.enter(&mut current, ask)? {
             Some(admission) => Ok(admission),
-            // What that needs most requests need no room for.
+            // It takes room that most requests need not have.
             None => Box::pin(self.held(ask, comes, current)).await,
         }
     }

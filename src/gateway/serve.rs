@@ -173,6 +173,7 @@ async fn admit_caller(shared: &Arc<Shared>, request: Request<Incoming>) -> Resul
     if shared.guard.takes_authorization() {
         head.headers.remove(AUTHORIZATION);
     }
+    // In boxes, here and below: it takes room that replies of ours need not have.
     if matches!(route.kind, Kind::Info | Kind::List) {
         return Box::pin(pass_info(shared, route, (head.method, &path, query.as_deref()), head.headers, body)).await;
     }

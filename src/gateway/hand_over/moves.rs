@@ -128,7 +128,6 @@ async fn go_on_beside(
     };
     match answer {
         Ok((upstream, admission)) => {
-            let upstream = Box::new(upstream);
             running.join(Live { upstream, admission: Some(admission), _slot: Some(slot) }, proposal.prompt);
             true
         }
@@ -141,7 +140,7 @@ async fn go_on_beside(
 }
 
 /// The server's answer if it goes on, or why it does not. Nobody waits for it once the client has left.
-pub async fn ask(shared: &Shared, admission: &Admission, proposal: &Proposal) -> Result<Incoming, String> {
+pub async fn ask(shared: &Shared, admission: &Admission, proposal: &Proposal) -> Result<Box<Incoming>, String> {
     tokio::select! {
         biased;
         () = proposal.left.cancelled() => Err("its client has left".to_owned()),
@@ -149,7 +148,7 @@ pub async fn ask(shared: &Shared, admission: &Admission, proposal: &Proposal) ->
     }
 }
 
-async fn answer_of(shared: &Shared, admission: &Admission, proposal: &Proposal) -> Result<Incoming, String> {
+async fn answer_of(shared: &Shared, admission: &Admission, proposal: &Proposal) -> Result<Box<Incoming>, String> {
     if left_open(shared, admission.rung(), proposal).await.is_none() {
         return Err("its template does not let it, or its server does not say".to_owned());
     }
@@ -164,7 +163,7 @@ async fn answer_of(shared: &Shared, admission: &Admission, proposal: &Proposal) 
     };
     match answer {
         Ok(answer) if answer.status() == StatusCode::OK && media_type(answer.headers()) == kind => {
-            Ok(answer.into_body())
+            Ok(Box::new(answer.into_body()))
         }
         Ok(answer) => {
             let status = answer.status();

@@ -1,7 +1,5 @@
 //! Proceed: a request, and what its client has of the reply -> the request that has another model go on with it.
 
-use std::borrow::Cow;
-
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
@@ -240,9 +238,9 @@ impl Dialect {
 
 /// Of a message that may be long: who says it.
 #[derive(serde::Deserialize)]
-struct Turn<'a> {
-    #[serde(borrow, default)]
-    role: Cow<'a, str>,
+struct Turn {
+    #[serde(default)]
+    role: Value,
 }
 
 /// Whether the last of these messages wants a reply. What the client has begun itself is continued by the first model

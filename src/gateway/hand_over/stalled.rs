@@ -88,7 +88,7 @@ async fn go_on_at(
     while refused < REFUSALS_MAX && Instant::now() < until && next.running.is_wanted() {
         let why = match ask(shared, &admission, &next.proposal).await {
             Ok(upstream) => {
-                let live = Live { upstream: Box::new(upstream), admission: Some(admission), _slot: slot };
+                let live = Live { upstream, admission: Some(admission), _slot: slot };
                 return next.running.join(live, next.proposal.prompt);
             }
             Err(why) => why,
